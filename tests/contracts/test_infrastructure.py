@@ -36,7 +36,7 @@ async def test_kafka_carries_records(kafka: KafkaServer, unique: str) -> None:
 
 @pytest.mark.requires("kcat")
 async def test_kcat_reads_what_aiokafka_writes(kafka: KafkaServer, unique: str) -> None:
-    topic = await kafka.create_topic(f"orders-{unique}", cleanup_policy="compact")
+    topic = await kafka.create_topic(f"orders-{unique}", retention_ms="600000")
     await _produce(kafka, topic, b"hello")
     command = ["kcat", "-b", kafka.bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q"]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, timeout=30)
