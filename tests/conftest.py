@@ -34,12 +34,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the bottom how much was left out; `-ra` has listed each with its reason."""
+    """Say at the bottom how much was left out; `-ra` lists each with its reason."""
     skipped = len(terminalreporter.stats.get("skipped", []))
     if skipped:
         terminalreporter.section("left out", sep="-")
         verdict = "; with CI=true that is a failure" if in_ci() else ""
-        terminalreporter.line(f"{skipped} skipped, for the reasons above{verdict}")
+        terminalreporter.line(f"{skipped} tests; the summary below says why{verdict}")
 
 
 @pytest.hookimpl(tryfirst=True)
