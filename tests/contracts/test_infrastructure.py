@@ -77,6 +77,17 @@ async def test_an_empty_database_has_no_tables(empty_database: str) -> None:
         await connection.close()
 
 
+async def test_a_database_server_is_killed_with_its_busy_backends(own_postgres: PostgresServer) -> None:
+    connection = await asyncpg.connect(_dsn(own_postgres.url()))
+    busy = asyncio.create_task(connection.fetchval("SELECT count(*) FROM generate_series(1, 1000000000)"))
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(own_postgres.kill)
+    with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
+        await asyncio.wait_for(busy, 10)
+    await asyncio.to_thread(own_postgres.start)
+    assert own_postgres.psql("SELECT 1") == "1"
+
+
 def test_a_killed_database_server_keeps_what_was_committed(own_postgres: PostgresServer) -> None:
     url = own_postgres.url()
     own_postgres.psql("CREATE TABLE kept AS SELECT 'café' AS word")

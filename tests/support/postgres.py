@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.support.processes import LOOPBACK, end, free_port, wait_until_ready
+from tests.support.processes import LOOPBACK, cut_power, end, free_port, wait_until_ready
 
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -65,11 +65,15 @@ class PostgresServer:
 
     def stop(self) -> None:
         """End the server at once but in good order; open connections are cut ("fast" mode)."""
-        self._end(signal.SIGINT)
+        if self._process is not None:
+            end(self._process, signal.SIGINT, seconds=30)
+            self._process = None
 
     def kill(self) -> None:
-        """End the server as a power cut would (SIGKILL); the next `start` recovers from its log."""
-        self._end(signal.SIGKILL)
+        """End the server and its backends as a power cut would (SIGKILL); the next `start` recovers."""
+        if self._process is not None:
+            cut_power(self._process)
+            self._process = None
 
     def restart(self) -> None:
         """`stop`, then `start` on the same port and data."""
@@ -113,11 +117,6 @@ class PostgresServer:
     def _accepts(self) -> bool:
         command = [str(self._bin / "pg_isready"), "-q", *self._address()]
         return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
-
-    def _end(self, signal_number: int) -> None:
-        if self._process is not None:
-            end(self._process, signal_number, seconds=30)
-            self._process = None
 
 
 def _checked(name: str) -> str:

@@ -6,6 +6,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import psutil
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -47,3 +49,16 @@ def end(process: subprocess.Popen[bytes], signal: int, *, seconds: float) -> Non
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def cut_power(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process with all that it has started, none of which gets to act on another's death."""
+    if process.poll() is None:
+        parent = psutil.Process(process.pid)
+        parent.suspend()
+        children = parent.children(recursive=True)
+        for child in children:
+            child.kill()
+        parent.kill()
+        process.wait()
+        psutil.wait_procs(children, timeout=10)
