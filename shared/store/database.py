@@ -1,0 +1,94 @@
+"""The PostgreSQL seam: one engine, transactions that end at the edge, errors told as instructions."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shared.errors import HeadsupError, Retry
+
+COMMAND_SECONDS = 30.0
+"""A statement that takes longer is given up (Retry): a hung one would hold a partition for ever."""
+CONNECT_SECONDS = 10.0
+POOL_SECONDS = 10.0
+
+# SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, lock not
+# available and other operator intervention, system error. Everything else is about the statement or its data.
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
+
+
+def normalise_url(url: str) -> str:
+    """`postgresql://…` as people write it, with the asyncpg driver named. Anything else is refused (ValueError)."""
+    for prefix in ("postgresql+asyncpg://", "postgresql://", "postgres://"):
+        if url.startswith(prefix):
+            return "postgresql+asyncpg://" + url.removeprefix(prefix)
+    raise ValueError("the database is given as postgresql://user@host:port/name")
+
+
+def transient(error: BaseException) -> bool:
+    """True where the same transaction may succeed later, unchanged: nothing in it was at fault."""
+    if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
+        return True
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
+        return error.connection_invalidated or state is None or state[:2] in TRANSIENT_CLASSES
+    # SQLAlchemy's word for a transaction whose connection died under it.
+    return isinstance(error, InvalidRequestError) and "invalid transaction" in str(error)
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database.
+
+    Guarantees: `transaction` commits when its block ends and rolls back on any exception; whatever passes by itself is
+    raised as `Retry`, with no statement's parameters in its text. After a `Retry` it is **not known** whether a commit
+    happened: ask the database (the offset row) before doing the work again.
+    """
+
+    def __init__(self, url: str, pool_size: int = 16) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            normalise_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_SECONDS,
+            hide_parameters=True,
+            connect_args={
+                "timeout": CONNECT_SECONDS,
+                "command_timeout": COMMAND_SECONDS,
+                # The planner's generic plans for unnest() guess wrong; JIT costs more than these statements take.
+                "server_settings": {"jit": "off", "application_name": "headsup"},
+            },
+        )
+
+        @event.listens_for(self.engine.sync_engine, "invalidate")
+        def _forget_pool(*_: object) -> None:
+            # One dead connection usually means a restarted server: the idle ones are as dead.
+            self.engine.sync_engine.pool.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._told(), self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection]:
+        """A connection outside any transaction (each statement commits by itself), for locks that last as it does."""
+        async with self._told(), self.engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except HeadsupError:
+            raise
+        except Exception as error:
+            if transient(error):
+                cause = getattr(error, "orig", None) or error
+                raise Retry(f"the database did not answer as it should ({type(cause).__name__})") from error
+            raise
+
+    async def close(self) -> None:
+        await self.engine.dispose()

@@ -1,0 +1,70 @@
+"""The unit of work: everything that one batch changes, in one transaction, committed once at the edge."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.bus.port import Message
+from shared.errors import Retry
+from shared.store import outbox, timers
+
+
+class Raced(Retry):
+    """Two partitions met on a key that neither had: roll back and do the batch again with `careful` set."""
+
+
+class UnitOfWork:
+    """What a handler gets: a connection inside a transaction, and a place for what must go out with it.
+
+    - `emit` and `wake` only collect; `flush` writes them, once, at the end. Nothing leaves before the commit.
+    - `now` is the one instant of this unit (aware, UTC).
+    - `careful` asks the repository to insert stubs before it locks (see `Raced`).
+    - Without anything emitted the commit is asynchronous: after a crash of PostgreSQL the offset goes back together
+      with the state, so nothing is lost. With outbox rows it is synchronous.
+    """
+
+    def __init__(self, connection: AsyncConnection, schema: str, now: datetime, careful: bool = False) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.now = now
+        self.careful = careful
+        self.spent: dict[str, float] = {}
+        self._messages: list[Message] = []
+        self._wakes: dict[str, datetime | None] = {}
+
+    def emit(self, message: Message) -> None:
+        """Goes out after the commit, in the order of emission per key, at least once."""
+        self._messages.append(message)
+
+    def wake(self, key: str, due_at: datetime | None) -> None:
+        """Look at `key` again at `due_at`; None forgets it. A key has at most one due time, its next one."""
+        self._wakes[key] = due_at
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Count the block's seconds towards `phase` (load, decide, save) in the batch's time split."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[phase] = self.spent.get(phase, 0.0) + time.perf_counter() - started
+
+    @property
+    def emitted(self) -> Sequence[Message]:
+        return self._messages
+
+    @property
+    def wakes(self) -> Mapping[str, datetime | None]:
+        return self._wakes
+
+    async def flush(self) -> None:
+        if self._wakes:
+            await timers.save(self.connection, self.schema, self._wakes)
+        if self._messages:
+            await outbox.add(self.connection, self.schema, self._messages, self.now)
+        else:
+            await self.connection.execute(text("SET LOCAL synchronous_commit TO off"))

@@ -1,0 +1,180 @@
+"""One batch of one partition, in one transaction: decode, apply, dead-letter, advance the offset."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from shared.bus.port import Partition, Record
+from shared.clock import Clock
+from shared.errors import Halt, HeadsupError, LostOwnership, Reject, Retry
+from shared.events.envelope import Event, decode
+from shared.seal import Sealer
+from shared.store import deadletters, offsets
+from shared.store.database import Database
+from shared.store.deadletters import Refused
+from shared.store.offsets import Position
+from shared.store.outbox import Relay
+from shared.store.unit import Raced, UnitOfWork
+from shared.telemetry import Metrics
+from shared.worker.handler import Handler, WorkerSettings
+from shared.worker.storm import Storm
+
+log = structlog.get_logger(__name__)
+
+TOO_OLD = "too_old"
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a worker's parts share: the wiring of one service."""
+
+    settings: WorkerSettings
+    handler: Handler
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    relay: Relay
+    metrics: Metrics
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A batch after decoding. `next_offset` is where the batch ends: after its last record, or, when a storm cut it
+    short, after the record that made it one (`storm` then says so)."""
+
+    events: list[tuple[Record, Event[Any]]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    next_offset: int = 0
+    storm: bool = False
+
+
+def decode_batch(records: Sequence[Record], storm: Storm, accepted_until: int, oldest: datetime) -> Decoded:
+    """Decode in order; the bad ones are set aside with their reason, their neighbours stay. Events from before `oldest`
+    are `too_old`. Refusals below `accepted_until` do not count towards a storm."""
+    batch = Decoded()
+    for record in records:
+        batch.next_offset = record.offset + 1
+        try:
+            event = decode(record)
+            if event.time < oldest:
+                raise Reject(f"{TOO_OLD}: it happened before the state horizon ({oldest:%Y-%m-%d})", "time")
+        except Reject as error:
+            batch.refused.append(Refused(record, error.field, error.reason))
+            if record.offset >= accepted_until and storm.refused():
+                batch.storm = True
+                break
+        else:
+            storm.accepted()
+            batch.events.append((record, event))
+    return batch
+
+
+class BatchRunner:
+    """Applies the batches of one partition and knows its position. Owned by one partition loop."""
+
+    def __init__(self, shell: Shell, partition: Partition, position: Position) -> None:
+        self._shell = shell
+        self._partition = partition
+        self.position = position
+        self._storm = Storm()
+
+    async def run(self, records: Sequence[Record]) -> None:
+        """Apply `records` (not empty, contiguous from the position) and advance to their end.
+
+        Raises `Retry` with nothing known about the commit, `LostOwnership` when another owner moved the partition, and
+        `Halt` after a storm, with everything up to its last record committed."""
+        shell = self._shell
+        started = time.perf_counter()
+        oldest = shell.clock.now() - shell.settings.horizon
+        batch = decode_batch(records, self._storm, self.position.accepted_until, oldest)
+        shell.metrics.batch_seconds.labels("decode").observe(time.perf_counter() - started)
+        try:
+            await self._apply(batch.events, batch.refused, batch.next_offset)
+        except HeadsupError as error:
+            if not isinstance(error, Reject):
+                raise
+            await self._find_culprit(batch, error)
+        except Exception as error:
+            await self._find_culprit(batch, error)
+        if batch.storm:
+            raise Halt(
+                "a storm of dead letters: a producer broke. Mend it, then `headsup resume`"
+                " (with --accept to let the rest of the storm pass into the dead letters)"
+            )
+
+    async def _find_culprit(self, batch: Decoded, error: Exception) -> None:
+        """A handler failed on this batch: apply its halves apart, down to the one event that fails by itself."""
+        log.warning("batch_halved", partition=str(self._partition), events=len(batch.events), error=_described(error))
+        pieces = [batch.events]
+        refused = batch.refused
+        while pieces:
+            events = pieces.pop(0)
+            next_offset = pieces[0][0][0].offset if pieces else batch.next_offset
+            here = [r for r in refused if r.record.offset < next_offset]
+            try:
+                await self._apply(events, here, next_offset)
+            except (Retry, LostOwnership, Halt):
+                raise
+            except Exception as again:
+                if len(events) > 1:
+                    half = len(events) // 2
+                    pieces[:0] = [events[:half], events[half:]]
+                    continue
+                if not events:
+                    raise
+                culprit = self._refusal(events[0][0], again)
+                await self._apply([], [*here, culprit], next_offset)
+                self._storm.refused()
+            refused = [r for r in refused if r.record.offset >= next_offset]
+
+    def _refusal(self, record: Record, error: Exception) -> Refused:
+        if isinstance(error, Reject):
+            return Refused(record, error.field, error.reason)
+        # A defect of ours: the record is kept for a retry after the repair, and the log says where to look.
+        log.error("handler_failed", partition=str(self._partition), offset=record.offset, exc_info=error)
+        return Refused(record, "", f"the {self._shell.settings.schema} failed on it ({_described(error)})")
+
+    async def _apply(
+        self, events: Sequence[tuple[Record, Event[Any]]], refused: Sequence[Refused], next_offset: int
+    ) -> None:
+        try:
+            await self._transaction(events, refused, next_offset, careful=False)
+        except Raced:
+            await self._transaction(events, refused, next_offset, careful=True)
+
+    async def _transaction(
+        self, events: Sequence[tuple[Record, Event[Any]]], refused: Sequence[Refused], next_offset: int, careful: bool
+    ) -> None:
+        shell, schema = self._shell, self._shell.settings.schema
+        async with shell.database.transaction() as connection:
+            unit = UnitOfWork(connection, schema, shell.clock.now(), careful)
+            if events:
+                await shell.handler.apply(unit, [event for _, event in events])
+            if refused:
+                for message in await deadletters.add(connection, schema, shell.sealer, refused, unit.now):
+                    unit.emit(message)
+            with unit.measure("save"):
+                await offsets.advance(connection, schema, self._partition, self.position, next_offset)
+                await unit.flush()
+        self.position = Position(next_offset, self.position.epoch, None, self.position.accepted_until)
+        if unit.emitted:
+            shell.relay.nudge()
+        shell.metrics.applied(self._partition.topic, len(events), unit.spent)
+        for letter in refused:
+            shell.metrics.dead_letters.labels(letter.record.topic).inc()
+            log.warning(
+                "dead_letter",
+                partition=str(self._partition),
+                offset=letter.record.offset,
+                field=letter.field,
+                reason=letter.reason,
+            )
+
+
+def _described(error: Exception) -> str:
+    """The kind of error only: a message may quote the data, and data may hold a phone."""
+    return error.reason if isinstance(error, HeadsupError) else type(error).__name__

@@ -1,0 +1,252 @@
+"""The worker of one service: membership, partitions, watermark, timers, outbox, and an orderly end.
+
+Guarantees, for any crash at any point: every record is applied at least once and its effects exactly once (state,
+outbox, timers and offset are one transaction); a timer never fires before the input up to its due time is applied; what
+is emitted is sent at least once, with a stable id. A stop finishes the batches in hand and commits within 10 s.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+
+import structlog
+
+from shared.bus.port import Bus, Consumer, Partition
+from shared.clock import Clock
+from shared.errors import HeadsupError, Retry
+from shared.seal import Sealer
+from shared.store import offsets, outbox, timers
+from shared.store.database import Database
+from shared.store.outbox import Relay
+from shared.telemetry import Metrics
+from shared.worker.batch import Shell
+from shared.worker.handler import Handler, WorkerSettings
+from shared.worker.partition import PartitionLoop
+from shared.worker.sweep import Sweeper
+
+log = structlog.get_logger(__name__)
+
+START_RETRY_SECONDS = 1.0
+REVOKE_SECONDS = 4.0
+"""Below the session time-out: a slower batch is dropped and fails by its epoch."""
+
+
+class Worker:
+    """Runs one service's handler over its topics. `run` ends after `stop`; everything else it waits out or restarts."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        handler: Handler,
+        *,
+        bus: Bus,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics.of(settings.schema)
+        self._bus = bus
+        self._database = database
+        self._clock = clock
+        self._producer = bus.producer()
+        self._relay = Relay(database, settings.schema, self._producer)
+        self._shell = Shell(settings, handler, database, sealer, clock, self._relay, self.metrics)
+        self._sweeper = Sweeper(self._shell)
+        self._loops: dict[Partition, PartitionLoop] = {}
+        self._consumer: Consumer | None = None
+        self._stopping = asyncio.Event()
+        self._silent = asyncio.Event()
+        self._nudged = asyncio.Event()
+        self._last_probe = float("-inf")
+
+    def stop(self) -> None:
+        """Ask for an orderly end; safe from a signal handler and safe to call twice."""
+        self._stopping.set()
+        self._silent.set()
+        self._nudged.set()
+
+    def nudge(self) -> None:
+        """Observe the logs' ends and sweep now rather than at the next tick (virtual time, tests)."""
+        self._nudged.set()
+
+    @property
+    def ready(self) -> str:
+        """Empty when this member is at work, else why not: what `/readyz` shows."""
+        if self._stopping.is_set():
+            return "stopping"
+        if self._consumer is None:
+            return "not yet in the group"
+        halted = [str(p) for p, loop in self._loops.items() if loop.halted]
+        if halted:
+            return f"halted: {', '.join(halted)}; see `headsup lag`, then `headsup resume`"
+        if time.monotonic() - self._last_probe > self.settings.silent_seconds:
+            return "the bus or the database has not answered for a while"
+        return ""
+
+    async def run(self) -> None:
+        """Until `stop`. A bus or a database that is away is waited for; nothing is lost meanwhile."""
+        await self._patiently(self._producer.start)
+        relay = asyncio.create_task(self._relay.run(), name="relay")
+        probe = asyncio.create_task(self._probe_loop(), name="probe")
+        try:
+            while not self._stopping.is_set():
+                await self._one_membership()
+        finally:
+            probe.cancel()
+            self._relay.stop()
+            await asyncio.wait([relay, probe], timeout=2.0)
+            relay.cancel()
+            await self._producer.stop()
+
+    async def settled(self) -> bool:
+        """True when nothing is left to do at this instant: all input applied up to now, no timer due, outbox empty."""
+        now = self._clock.now()
+        with contextlib.suppress(Retry):
+            async with self._database.transaction() as connection:
+                mark = await offsets.watermark(connection, self.settings.schema)
+                first = await timers.earliest(connection, self.settings.schema)
+                waiting, _ = await outbox.depth(connection, self.settings.schema)
+            return mark is not None and mark >= now and (first is None or first > now) and waiting == 0
+        return False
+
+    async def next_due(self) -> datetime | None:
+        """When this service wants to look at something next."""
+        async with self._database.transaction() as connection:
+            return await timers.earliest(connection, self.settings.schema)
+
+    # ---- membership
+
+    async def _one_membership(self) -> None:
+        self._silent.clear()
+        consumer = self._bus.consumer(self.settings.group, self.settings.topics, self)
+        try:
+            await self._expect_partitions()
+            self._consumer = consumer
+            await consumer.start()
+            await self._silent.wait()
+        except HeadsupError as error:
+            log.warning("cannot_join", service=self.settings.schema, reason=error.reason)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), START_RETRY_SECONDS)
+        finally:
+            await self.revoked(list(self._loops))
+            self._consumer = None
+            with contextlib.suppress(Retry):
+                await consumer.stop()
+
+    async def _expect_partitions(self) -> None:
+        admin = self._bus.admin()
+        try:
+            partitions = await admin.partitions(self.settings.topics)
+        finally:
+            await admin.close()
+        async with self._database.transaction() as connection:
+            await offsets.expect(connection, self.settings.schema, partitions)
+
+    async def assigned(self, partitions: Collection[Partition]) -> Mapping[Partition, int | None]:
+        """(Listener) Own these in the database before reading them; waits for a database that is away."""
+        claimed: Mapping[Partition, offsets.Position] | None = None
+        while claimed is None:
+            try:
+                async with self._database.transaction() as connection:
+                    claimed = await offsets.claim(connection, self.settings.schema, partitions)
+            except Retry as error:
+                log.warning("assignment_waits", service=self.settings.schema, reason=error.reason)
+                await asyncio.sleep(START_RETRY_SECONDS)
+        assert self._consumer is not None
+        for partition, position in claimed.items():
+            self._loops[partition] = PartitionLoop(self._shell, self._consumer, partition, position)
+        return {p: position.next for p, position in claimed.items()}
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        """(Listener) Finish the batches in hand, commit for the lag tools, let go."""
+        loops = [self._loops.pop(p) for p in partitions if p in self._loops]
+        seconds = self.settings.drain_seconds if self._stopping.is_set() else REVOKE_SECONDS
+        await asyncio.gather(*(loop.end(seconds) for loop in loops))
+        await self._commit(loops)
+        for loop in loops:
+            self.metrics.forget(*loop.partition)
+
+    async def _commit(self, loops: Collection[PartitionLoop]) -> None:
+        """The group's commit: best effort, for lag tools; the database's offsets are the ones that count."""
+        positions = {loop.partition: loop.at for loop in loops if loop.at is not None}
+        if not positions or self._consumer is None:
+            return
+        try:
+            await self._consumer.commit(positions)
+        except Retry as error:
+            log.info("group_commit_failed", service=self.settings.schema, reason=error.reason)
+            return
+        for partition, offset in positions.items():
+            self.metrics.offset_committed.labels(partition.topic, str(partition.partition)).set(offset)
+
+    # ---- the tick: ends observed, watermark, timers, figures, watchdog
+
+    async def _probe_loop(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self.settings.probe_seconds)
+            self._nudged.clear()
+            try:
+                await self._observe_ends()
+                await self._sweeper.sweep()
+                await self._commit(list(self._loops.values()))
+                self._last_probe = time.monotonic()
+            except Retry as error:
+                log.warning("probe_waits", service=self.settings.schema, reason=error.reason)
+                self.metrics.retries.inc()
+            except Exception:
+                log.exception("probe_failed", service=self.settings.schema)
+                self.metrics.retries.inc()
+
+    async def _observe_ends(self) -> None:
+        consumer, loops = self._consumer, dict(self._loops)
+        if consumer is None or not loops:
+            return
+        observed_at = self._clock.now()
+        bounds = await consumer.bounds(list(loops))
+        done: dict[datetime, dict[Partition, int]] = {}
+        for partition, loop in loops.items():
+            end = bounds[partition].end
+            # The oldest observation not yet reached stays: under steady load the end is always a little further on.
+            if loop.observed is None or (loop.at is not None and loop.at >= loop.observed[1]):
+                reached = loop.observed
+                loop.observed = (observed_at, end)
+                if loop.at is not None and loop.at >= end:
+                    reached = loop.observed
+                if reached is not None:
+                    done.setdefault(reached[0], {})[partition] = loop.epoch
+            self._report(loop, end)
+        if done:
+            async with self._database.transaction() as connection:
+                for instant, epochs in done.items():
+                    await offsets.applied(connection, self.settings.schema, epochs, instant)
+
+    def _report(self, loop: PartitionLoop, end: int) -> None:
+        labels = (loop.partition.topic, str(loop.partition.partition))
+        behind = max(end - loop.at, 0) if loop.at is not None else 0
+        age = self._clock.now().timestamp() - loop.head / 1000 if behind and loop.head is not None else 0.0
+        self.metrics.lag_records.labels(*labels).set(behind)
+        self.metrics.lag_seconds.labels(*labels).set(max(age, 0.0))
+        if loop.at is not None:
+            self.metrics.offset_applied.labels(*labels).set(loop.at)
+        if loop.halted or not behind:
+            loop.progress = time.monotonic()
+        elif time.monotonic() - loop.progress > self.settings.silent_seconds:
+            log.error("consumer_silent", partition=str(loop.partition), behind=behind)
+            self.metrics.rejoins.inc()
+            self._silent.set()
+
+    async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:
+        while not self._stopping.is_set():
+            try:
+                await start()
+                return
+            except Retry as error:
+                log.warning("bus_waits", service=self.settings.schema, reason=error.reason)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), START_RETRY_SECONDS)
