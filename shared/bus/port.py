@@ -78,9 +78,7 @@ def check_sizes(messages: Sequence[Message]) -> None:
         size = len(message.key or b"") + len(message.value or b"")
         size += sum(len(name) + len(value) for name, value in message.headers)
         if size > MAX_MESSAGE_BYTES:
-            raise Reject(
-                f"a message to {message.topic} has {size} bytes, more than {MAX_MESSAGE_BYTES}", str(index)
-            )
+            raise Reject(f"a message to {message.topic} has {size} bytes, more than {MAX_MESSAGE_BYTES}", str(index))
 
 
 class Bounds(NamedTuple):

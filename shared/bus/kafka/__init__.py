@@ -9,6 +9,9 @@ from shared.bus.kafka.producer import KafkaProducer
 from shared.bus.port import Features, Listener
 
 
+FEATURES = Features(many_members=True, survives_restart_of_broker=True, dense_offsets=False)
+
+
 class KafkaBus:
     """See `shared.bus.port.Bus`.
 
@@ -23,7 +26,7 @@ class KafkaBus:
 
     @property
     def features(self) -> Features:
-        return Features(many_members=True, survives_restart_of_broker=True, dense_offsets=False)
+        return FEATURES
 
     def consumer(self, group: str, topics: Sequence[str], listener: Listener) -> KafkaConsumer:
         return KafkaConsumer(self._servers, group, topics, listener, self._session_timeout_ms)

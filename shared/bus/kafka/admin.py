@@ -161,9 +161,7 @@ def _check(response: Any, topic: str) -> bool:
 async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
     """All topics are asked for: naming one would create it where brokers create on demand."""
     return {
-        topic["topic"]: len(topic["partitions"])
-        for topic in await client.describe_topics()
-        if topic["error_code"] == 0
+        topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics() if topic["error_code"] == 0
     }
 
 

@@ -44,15 +44,15 @@ def new_member(servers: Sequence[str], group: str, session_timeout_ms: int) -> A
 
 
 async def records_of(
-    client: AIOKafkaConsumer, tp: TopicPartition, max_records: int, wait: float
-) -> Sequence[Any]:
-    """Empty too when a rebalance kept `getmany` waiting, which it does without regard to its own time
-    limit."""
+    client: AIOKafkaConsumer, partition: Partition, max_records: int, wait: float
+) -> Sequence[Any] | None:
+    """None when it was cut short: in a rebalance `getmany` waits without regard to its own time limit."""
+    tp = TopicPartition(*partition)
     try:
         async with asyncio.timeout(wait + _GRACE_SECONDS):
             found = await client.getmany(tp, timeout_ms=int(wait * 1000), max_records=max_records)
     except TimeoutError:
-        return ()
+        return None
     records: Sequence[Any] = found.get(tp, ())
     return records
 

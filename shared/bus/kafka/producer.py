@@ -88,9 +88,7 @@ class KafkaProducer:
             if not await client.client.force_metadata_update():
                 raise Retry("sending: no broker answers") from error
         topics = ", ".join(sorted({message.topic for message in messages}))
-        raise Halt(
-            f"sending: a topic of these does not exist: {topics}; run `headsup topics apply`"
-        ) from error
+        raise Halt(f"sending: a topic of these does not exist: {topics}; run `headsup topics apply`") from error
 
 
 async def _write(client: AIOKafkaProducer, messages: Sequence[Message]) -> None:
