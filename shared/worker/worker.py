@@ -103,9 +103,15 @@ class Worker:
             await self._producer.stop()
 
     async def settled(self) -> bool:
-        """True when nothing is left to do at this instant: all input applied up to now, no timer due, outbox empty."""
-        now = self._clock.now()
+        """True when nothing is left to do at this instant: the logs applied to their ends, no timer due, outbox empty."""
+        now, loops = self._clock.now(), dict(self._loops)
         with contextlib.suppress(Retry):
+            if self._consumer is None or not loops:
+                return False
+            # The watermark alone would not do: on a clock that stands still it is reached before what comes next.
+            bounds = await self._consumer.bounds(list(loops))
+            if any(loop.at is None or loop.at < bounds[partition].end for partition, loop in loops.items()):
+                return False
             async with self._database.transaction() as connection:
                 mark = await offsets.watermark(connection, self.settings.schema)
                 first = await timers.earliest(connection, self.settings.schema)

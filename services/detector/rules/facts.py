@@ -97,7 +97,7 @@ class Parcel(NamedTuple):
 
 @dataclass(slots=True)
 class Incident:
-    """What was last emitted for the order's shipping_delay. `based_at` is the `now` that a fallback date counts from."""
+    """What was last emitted for the shipping_delay. `based_at` is the `now` that a fallback date counts from."""
 
     revision: int
     open: bool
