@@ -5,8 +5,8 @@ same transaction. The cost of a sweep follows what is due, not what is open (an 
 
 Two rules keep it correct. A sweep **never waits**: it takes keys with `SKIP LOCKED`, because a batch locks the state
 row first and its timer second, and a sweep the other way round. And a timer fires only up to the **watermark**: the
-instant up to which every input partition has been applied (see offsets.py), so that after an outage the unread `shipped`
-comes before the deadline that it satisfies.
+instant up to which every input partition has been applied (see offsets.py), so that after an outage the unread
+`shipped` comes before the deadline that it satisfies.
 """
 
 from collections.abc import Mapping

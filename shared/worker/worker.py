@@ -103,7 +103,7 @@ class Worker:
             await self._producer.stop()
 
     async def settled(self) -> bool:
-        """True when nothing is left to do at this instant: the logs applied to their ends, no timer due, outbox empty."""
+        """True when nothing is left to do at this instant: logs applied to their ends, no timer due, outbox empty."""
         now, loops = self._clock.now(), dict(self._loops)
         with contextlib.suppress(Retry):
             if self._consumer is None or not loops:
