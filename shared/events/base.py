@@ -33,7 +33,7 @@ MAX_ID: Final = 128
 """Longest id of an order, SKU, parcel, store or line, in characters."""
 
 _ID_PATTERN: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
-_DATE_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"
+_DATE_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:"
 _MONEY_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,4})?$"
 
 
@@ -42,11 +42,9 @@ class _Money:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        number = core_schema.decimal_schema(
-            ge=Decimal(0), allow_inf_nan=False, max_digits=16, decimal_places=4
-        )
+        number = core_schema.decimal_schema(ge=Decimal(0), allow_inf_nan=False, max_digits=16, decimal_places=4)
         text = core_schema.str_schema(pattern=_MONEY_PATTERN, strict=True)
-        from_text = core_schema.chain_schema([text, number])
+        from_text = core_schema.no_info_after_validator_function(Decimal, text)
         from_decimal = core_schema.chain_schema([core_schema.is_instance_schema(Decimal), number])
         return core_schema.json_or_python_schema(
             json_schema=from_text,
@@ -57,9 +55,7 @@ class _Money:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "pattern": _MONEY_PATTERN, "examples": ["129.00"]}
 
 
@@ -69,20 +65,16 @@ class _UtcTime:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        text = core_schema.str_schema(pattern=_DATE_PATTERN, strict=True)
-        moment = core_schema.datetime_schema(tz_constraint="aware")
+        text = core_schema.str_schema(pattern=_DATE_PATTERN, max_length=40, strict=True)
         instance = core_schema.datetime_schema(tz_constraint="aware", strict=True)
         return core_schema.json_or_python_schema(
-            json_schema=core_schema.no_info_after_validator_function(
-                _to_utc, core_schema.chain_schema([text, moment])
-            ),
-            python_schema=core_schema.no_info_after_validator_function(_to_utc, instance),
+            json_schema=core_schema.no_info_after_validator_function(parse_time, text),
+            python_schema=core_schema.no_info_after_validator_function(to_utc, instance),
+            serialization=core_schema.simple_ser_schema("datetime"),
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "format": "date-time"}
 
 
@@ -90,11 +82,36 @@ def _plain_digits(value: Decimal) -> str:
     return format(value, "f")
 
 
-def _to_utc(value: datetime) -> datetime:
+def to_utc(value: datetime) -> datetime:
+    """The same moment in UTC. Raises `ValueError` for a time without offset and for one outside of the
+    calendar."""
+    zone = value.tzinfo
+    if zone is UTC:
+        return value
+    if zone is None:
+        raise ValueError("The time has no offset")
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("the time is outside of the calendar") from None
+        raise ValueError("The time is outside of the calendar") from None
+
+
+def parse_time(text: str) -> datetime:
+    """RFC 3339 to an aware UTC time; digits beyond microseconds are cut off. Raises `ValueError`, without the
+    text."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            value = datetime.fromisoformat(text.upper())
+        except ValueError:
+            raise ValueError("The time is not RFC 3339") from None
+    return to_utc(value)
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 in UTC, ending in Z. Raises `ValueError` as `to_utc`."""
+    return to_utc(value).isoformat()[:-6] + "Z"
 
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=_ID_PATTERN)]

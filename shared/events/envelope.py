@@ -4,17 +4,15 @@ Both content modes are read, binary (`ce_*` headers beside a JSON body) and stru
 (`application/cloudevents+json`, also recognised by its `specversion` where a record has no headers at all);
 binary is written.
 
-`decode` is total: it returns an event or raises `Reject`, in time and memory bounded by the limits below. NUL
-and lone surrogates, which PostgreSQL and UTF-8 cannot hold, are removed from text and the rest is kept.
+`decode` is total: it returns an event or raises `Reject`, in time and memory bounded by `MAX_BODY` and the
+limits of `attributes` and the models. NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold, are
+removed from text and the rest is kept.
 """
 
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -22,20 +20,15 @@ from pydantic_core import to_json
 
 from shared.bus.port import Headers, Message
 from shared.errors import Reject
-from shared.events.base import Payload
+from shared.events import attributes
+from shared.events.base import Payload, format_time, to_utc
 from shared.events.registry import MODELS
 from shared.events.structured import STRUCTURED, Attributes
-from shared.events.text import CONTROL, scrub, why
+from shared.events.text import scrub, why
 
 MAX_BODY: Final = 1024 * 1024
 """Largest body in bytes. Kafka's own default limit for a record is the same; nothing that an order needs
 comes near."""
-
-MAX_SOURCE: Final = 512
-MAX_EVENT_ID: Final = 256
-MAX_EXTENSIONS: Final = 32
-MAX_EXTENSION: Final = 4096
-"""Longest `source` and `id`, number of extension attributes, and longest of each, in characters."""
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "headsup")
 
@@ -44,30 +37,13 @@ P = TypeVar("P", bound=Payload)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_NO_EXTENSIONS: Final[Mapping[str, str]] = MappingProxyType({})
-_ATTRIBUTES: Final = frozenset(
-    {
-        "specversion",
-        "id",
-        "source",
-        "type",
-        "time",
-        "subject",
-        "datacontenttype",
-        "dataschema",
-        "data",
-        "data_base64",
-    }
-)
-_HEADERS: Final = frozenset({"content-type", "Content-Type"} | {f"ce_{name}" for name in _ATTRIBUTES})
-_EXTENSION_NAME: Final = re.compile(r"[a-z0-9_]{1,64}")
 _VALIDATE: Final[dict[bytes, tuple[str, Callable[[bytes], Payload]]]] = {
     name.encode(): (name, model.__pydantic_validator__.validate_json) for name, model in MODELS.items()
 }
 
 
 def _no_extensions() -> Mapping[str, str]:
-    return _NO_EXTENSIONS
+    return attributes.NO_EXTENSIONS
 
 
 class Stamp(NamedTuple):
@@ -121,13 +97,11 @@ def event(
     source: str,
     time: datetime,
     subject: str | None = None,
-    extensions: Mapping[str, str] = _NO_EXTENSIONS,
+    extensions: Mapping[str, str] = attributes.NO_EXTENSIONS,
 ) -> Event[P]:
     """An event of ours around this payload; its type is the payload's. `time` must be aware (`ValueError`
     else)."""
-    if time.utcoffset() is None:
-        raise ValueError("an event's time needs an offset")
-    return Event(id, source, data.TYPE, time.astimezone(UTC), data, subject, extensions)
+    return Event(id, source, data.TYPE, to_utc(time), data, subject, extensions)
 
 
 def decode(record: Received) -> Event[Payload]:
@@ -140,7 +114,7 @@ def decode(record: Received) -> Event[Payload]:
         raise Reject(f"The body is larger than {MAX_BODY} bytes.")
     headers = dict(record.headers)
     content_type = headers.get("content-type") or headers.get("Content-Type")
-    if content_type and _is_structured(content_type):
+    if content_type and attributes.is_structured(content_type):
         return decode_structured(body)
     kind = headers.get("ce_type")
     if not kind:
@@ -154,47 +128,46 @@ def decode(record: Received) -> Event[Payload]:
     known = _VALIDATE.get(kind)
     if known is None:
         raise Reject("No such event type.", "type")
-    id = _identity(_header(headers, "id"), "id", MAX_EVENT_ID)
-    source = _identity(_header(headers, "source"), "source", MAX_SOURCE)
-    time = _time(_header(headers, "time"))
-    subject = _header(headers, "subject")
+    try:
+        id = attributes.identity(headers["ce_id"].decode(), "id", attributes.MAX_EVENT_ID)
+        source = attributes.identity(headers["ce_source"].decode(), "source", attributes.MAX_SOURCE)
+        time = attributes.time(headers["ce_time"].decode())
+    except (KeyError, AttributeError, UnicodeDecodeError):
+        raise attributes.bad_attribute(headers) from None
     name, validate = known
-    if b"\\u0000" in body or b"\\ud" in body or b"\\uD" in body or b"\x00" in body:
+    if b"\\" in body or b"\x00" in body:
         body = scrub(body)
     try:
         data = validate(body)
     except ValidationError as error:
         raise why(error, body) from None
-    extra = headers.keys() - _HEADERS
-    extensions = (
-        _extensions({k[3:]: _header(headers, k[3:]) for k in extra if k[:3] == "ce_"})
-        if extra
-        else _NO_EXTENSIONS
-    )
-    return Event(id, source, name, time, data, subject or None, extensions)
+    if len(headers) == (6 if content_type else 5):
+        return Event(id, source, name, time, data, None, attributes.NO_EXTENSIONS)
+    others = {header[3:]: attributes.text(raw, header[3:]) for header, raw in headers.items() if header[:3] == "ce_"}
+    return Event(id, source, name, time, data, others.get("subject") or None, attributes.extensions(others))
 
 
 def decode_structured(body: bytes) -> Event[Payload]:
     """Read one CloudEvent in JSON, attributes and data in one object. Raises as `decode`."""
     if len(body) > MAX_BODY:
         raise Reject(f"The body is larger than {MAX_BODY} bytes.")
-    if b"\\u0000" in body or b"\\ud" in body or b"\\uD" in body or b"\x00" in body:
+    if b"\\" in body or b"\x00" in body:
         body = scrub(body)
     try:
         found: Attributes = STRUCTURED.validate_json(body)
     except ValidationError as error:
         raise why(error, body, structured=True) from None
-    if found.datacontenttype is not None and _is_structured(found.datacontenttype.encode()):
+    if found.datacontenttype is not None and attributes.is_structured(found.datacontenttype.encode()):
         raise Reject("The data must be plain JSON.", "datacontenttype")
     extra = found.model_extra
     return Event(
-        _identity(found.id, "id", MAX_EVENT_ID),
-        _identity(found.source, "source", MAX_SOURCE),
+        attributes.identity(found.id, "id", attributes.MAX_EVENT_ID),
+        attributes.identity(found.source, "source", attributes.MAX_SOURCE),
         found.type,
-        _time(found.time),
+        attributes.time(found.time),
         found.data,
-        found.subject or None,
-        _extensions({k: v for k, v in extra.items() if k not in _ATTRIBUTES}) if extra else _NO_EXTENSIONS,
+        attributes.text(found.subject.encode(), "subject") or None if found.subject else None,
+        attributes.extensions(extra) if extra else attributes.NO_EXTENSIONS,
     )
 
 
@@ -206,7 +179,7 @@ def encode(event: Event[Payload]) -> tuple[bytes, Headers]:
         ("ce_id", event.id.encode()),
         ("ce_source", event.source.encode()),
         ("ce_type", event.type.encode()),
-        ("ce_time", _rfc3339(event.time).encode()),
+        ("ce_time", format_time(event.time).encode()),
     ]
     if event.subject is not None:
         headers.append(("ce_subject", event.subject.encode()))
@@ -223,7 +196,7 @@ def encode_structured(event: Event[Payload]) -> bytes:
         "id": event.id,
         "source": event.source,
         "type": event.type,
-        "time": _rfc3339(event.time),
+        "time": format_time(event.time),
         "datacontenttype": "application/json",
     }
     if event.subject is not None:
@@ -237,72 +210,3 @@ def to_message(event: Event[Payload]) -> Message:
     set or the time has no offset."""
     body, headers = encode(event)
     return Message(event.data.TOPIC, event.data.key.encode(), body, headers)
-
-
-@lru_cache(maxsize=256)
-def _is_structured(content_type: bytes) -> bool:
-    kind, *parameters = content_type.decode("latin-1").lower().split(";")
-    kind = kind.strip()
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "charset" and value.strip(' "') not in {"utf-8", "utf8", "us-ascii"}:
-            raise Reject("The body must be UTF-8.", "content-type")
-    if kind == "application/cloudevents+json":
-        return True
-    if kind.startswith("application/cloudevents"):
-        raise Reject("Of CloudEvents' formats only single events in JSON are read.", "content-type")
-    if kind in {"application/json", "text/json"} or kind.endswith("+json"):
-        return False
-    raise Reject("The body must be JSON.", "content-type")
-
-
-def _header(headers: Mapping[str, bytes], name: str) -> str:
-    raw = headers.get(f"ce_{name}")
-    if not raw:
-        return ""
-    try:
-        return str(raw, "utf-8")
-    except UnicodeDecodeError:
-        raise Reject("The attribute is not UTF-8.", name) from None
-
-
-def _identity(value: str, name: str, longest: int) -> str:
-    if not value or value.isspace():
-        raise Reject(f"The event has no {name}.", name)
-    if len(value) > longest:
-        raise Reject(f"The {name} is longer than {longest} characters.", name)
-    if not value.isprintable() and CONTROL.search(value):
-        raise Reject(f"The {name} holds control characters.", name)
-    return value
-
-
-def _time(value: str) -> datetime:
-    if not value:
-        raise Reject("The event has no time.", "time")
-    try:
-        time = datetime.fromisoformat(value.upper())
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Reject("The time is not RFC 3339.", "time") from None
-    raise Reject("The time has no offset.", "time")
-
-
-def _extensions(found: Mapping[str, Any]) -> Mapping[str, str]:
-    if len(found) > MAX_EXTENSIONS:
-        raise Reject(f"The event has more than {MAX_EXTENSIONS} extension attributes.")
-    kept: dict[str, str] = {}
-    for name, value in found.items():
-        if not _EXTENSION_NAME.fullmatch(name) or value is None:
-            continue
-        text = value if isinstance(value, str) else to_json(value).decode()
-        if len(text) > MAX_EXTENSION:
-            raise Reject(f"An extension attribute is longer than {MAX_EXTENSION} characters.")
-        kept[name] = text.replace("\x00", "")
-    return MappingProxyType(kept) if kept else _NO_EXTENSIONS
-
-
-def _rfc3339(time: datetime) -> str:
-    if time.utcoffset() is None:
-        raise ValueError("an event's time needs an offset")
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

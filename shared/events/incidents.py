@@ -215,9 +215,7 @@ class Incident(Payload):
     subject: Annotated[str, Field(max_length=128)] = ""
     revision: Annotated[int, Strict(), Field(ge=1)] = 1
     cause: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    evidence: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=100)
-    ] = ()
+    evidence: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=100)] = ()
     occurred_at: UtcTime
     detected_at: UtcTime
     contact_due_at: UtcTime

@@ -25,9 +25,7 @@ class Attributes(BaseModel):
 
 def _of(name: str, model: type[Payload]) -> type[Attributes]:
     kind: Any = Literal[name]
-    return create_model(
-        f"Structured{model.__name__}", __base__=Attributes, type=(kind, ...), data=(model, ...)
-    )
+    return create_model(f"Structured{model.__name__}", __base__=Attributes, type=(kind, ...), data=(model, ...))
 
 
 def _adapter() -> TypeAdapter[Any]:

@@ -21,7 +21,11 @@ def scrub(body: bytes) -> bytes:
     """JSON without NUL and without lone surrogates, in strings and keys, written raw or as escapes;
     everything else is kept byte for byte. One pass; what is no JSON stays none, or becomes what it is without
     its NULs."""
-    return _ESCAPE.sub(lambda found: b"" if found["drop"] else found[0], body.replace(b"\x00", b""))
+    if b"\x00" in body:
+        body = body.replace(b"\x00", b"")
+    if b"\\u0000" not in body and b"\\ud" not in body and b"\\uD" not in body:
+        return body
+    return _ESCAPE.sub(lambda found: b"" if found["drop"] else found[0], body)
 
 
 def why(error: ValidationError, body: bytes, *, structured: bool = False) -> Reject:
@@ -32,11 +36,13 @@ def why(error: ValidationError, body: bytes, *, structured: bool = False) -> Rej
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     kind, message, path = first["type"], first["msg"], first["loc"]
     if kind == "json_invalid":
-        return Reject(f"The body is not {'JSON' if _is_utf8(body) else 'UTF-8'} ({message}).")
+        return Reject(f"The body is not {'JSON' if is_utf8(body) else 'UTF-8'} ({message}).")
     if kind == "union_tag_not_found":
         return Reject("The event has no type.", "type")
     if kind == "union_tag_invalid":
         return Reject("No such event type.", "type")
+    if kind == "string_pattern_mismatch":
+        message = "The text has not the form that this field needs (see docs/schemas)"
     if structured:
         path = path[1:]
         if len(path) > 1 and path[0] == "data":
@@ -44,7 +50,8 @@ def why(error: ValidationError, body: bytes, *, structured: bool = False) -> Rej
     return Reject(f"{message.removeprefix('Value error, ')}.", ".".join(map(str, path)))
 
 
-def _is_utf8(body: bytes) -> bool:
+def is_utf8(body: bytes) -> bool:
+    """Whether these bytes are text at all."""
     try:
         body.decode()
     except UnicodeDecodeError:

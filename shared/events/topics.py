@@ -60,9 +60,7 @@ ROLES: Final[dict[str, Role]] = {
     ),
     INVENTORY: Role("Stock and SKU descriptions", "sku", ("stock systems",), ("detector", "composer")),
     DECLARATIONS: Role("Trouble declared by operators", "scope", ("operators",), ("detector",)),
-    SETTINGS: Role(
-        "Stores, modes, policies, stops and wave releases (compacted)", "store_id", ("composer",), SERVICES
-    ),
+    SETTINGS: Role("Stores, modes, policies, stops and wave releases (compacted)", "store_id", ("composer",), SERVICES),
     TRACKING: Role(
         "Parcel scans and estimates",
         "order_id, else tracking_no",
