@@ -8,7 +8,6 @@ from shared.bus.kafka.errors import hush
 from shared.bus.kafka.producer import KafkaProducer
 from shared.bus.port import Features, Listener
 
-
 FEATURES = Features(many_members=True, survives_restart_of_broker=True, dense_offsets=False)
 
 

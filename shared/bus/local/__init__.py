@@ -12,7 +12,6 @@ from shared.bus.local.producer import LocalProducer
 from shared.bus.port import Features, Listener
 from shared.clock import Clock
 
-
 FEATURES = Features(many_members=False, survives_restart_of_broker=False, dense_offsets=True)
 
 

@@ -68,10 +68,11 @@ class LocalConsumer:
 
     async def fetch(self, partition: Partition, max_records: int, timeout: float) -> Sequence[Record]:
         until = asyncio.get_running_loop().time() + timeout
+        begin: int | None = None
+        self._must_be_member()
         while True:
-            self._must_be_member()
             held = await self._ours.readable(partition, until)
-            if held is None:
+            if held is None or begin not in (None, held.position):  # lost, out of time, or moved while it waited
                 return ()
             begin = held.position
             assert begin is not None  # readable waits for it
