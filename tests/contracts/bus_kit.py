@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from shared.bus import kafka, local
+from shared.bus.local.admin import LocalAdmin
 from shared.bus.port import Bus, Consumer, Features, Message, Partition, Record, TopicSpec
 from shared.clock import VirtualClock
 from shared.errors import Retry
@@ -102,7 +103,7 @@ def on_local(url: str, unique: str) -> Backend:
     async def retire(partition: Partition, below: int) -> None:
         """The clock goes on by a topic's retention, and one record written then would be the first that is kept."""
         admin = backend.bus.admin()
-        assert isinstance(admin, local.LocalAdmin)
+        assert isinstance(admin, LocalAdmin)
         assert (await admin.bounds([partition]))[partition].end == below
         clock.advance(timedelta(hours=25))
         await admin.trim()

@@ -67,7 +67,7 @@ async def test_rebalances_lose_nothing_and_repeat_nothing_where_listeners_rememb
         stayer = await stack.enter_async_context(Reader(backend, topic, shared))
         for _ in range(3):
             async with Reader(backend, topic, shared) as guest:
-                await eventually(lambda g=guest: len(g.consumer.assignment) == 2, "a guest's share")
+                await holding(guest.consumer, 2)
                 await asyncio.sleep(0.3)
             await holding(stayer.consumer, 4)
         await sending
