@@ -1,0 +1,188 @@
+"""Running services in one process: what they are wired with, and their life from start to an orderly end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import APIRouter, FastAPI
+
+from shared.bus import connect
+from shared.bus.port import Bus, Producer
+from shared.clock import Clock
+from shared.errors import Halt
+from shared.http import create_app
+from shared.seal import Sealer
+from shared.store.database import Database
+from shared.store.migrate import pending
+from shared.telemetry import Metrics
+from shared.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS: Final = 9.5
+"""A stop takes no longer than this: batches in hand, requests in hand, the last commit."""
+BUS_POOL: Final = 12
+"""The local bus has connections of its own, so that a long batch never keeps a read waiting for one."""
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every service of a process is wired with."""
+
+    bus: Bus
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def connected(bus_url: str, database_url: str, sealer: Sealer, clock: Clock) -> AsyncIterator[Parts]:
+    """The parts, closed at the end. Nothing is contacted before it is used. Raises ValueError for a bad URL."""
+    database = Database(database_url)
+    try:
+        async with bus_at(bus_url, database_url, clock) as bus:
+            yield Parts(bus, database, sealer, clock, Metrics())
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def bus_at(bus_url: str, database_url: str, clock: Clock) -> AsyncIterator[Bus]:
+    """The bus alone; `database_url` is used by the local one only."""
+    database = Database(database_url, BUS_POOL) if bus_url == "local:" else None
+    bus = connect(bus_url, database.engine if database else None, clock)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+        if database is not None:
+            await database.close()
+
+
+def listen(address: tuple[str, int]) -> socket.socket:
+    """A listening socket on host and port; port 0 takes a free one. Raises `Halt` where the port cannot be had."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(128)
+    except OSError as error:
+        bound.close()
+        raise Halt(
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): stop what does, or give another"
+            " --port (HEADSUP_PORT)"
+        ) from None
+    return bound
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's business, not the web server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+async def serve(
+    stop: asyncio.Event,
+    workers: Sequence[Worker],
+    app: FastAPI,
+    bound: socket.socket,
+    aside: Sequence[Coroutine[Any, Any, None]] = (),
+) -> int:
+    """Run all of it until `stop`, then end in order within 10 s. Returns the exit code: 0, or 1 where a worker, the
+    server or one of the `aside` tasks ended by itself. What is cut off at the end is done again at the next start."""
+    server = _Server(
+        uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=5)
+    )
+    running = {asyncio.create_task(worker.run(), name=worker.settings.schema): worker.stop for worker in workers}
+    running[asyncio.create_task(server.serve(sockets=[bound]), name="http")] = lambda: _end(server)
+    for coroutine in aside:
+        task = asyncio.create_task(coroutine)
+        running[task] = lambda task=task: task.cancel()  # type: ignore[misc]
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopping, *running}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    code = OK
+    for task in (t for t in running if t.done()):
+        code = FAILED
+        log.error("task_ended", task=task.get_name(), exc_info=None if task.cancelled() else task.exception())
+    for end in running.values():
+        end()
+    _, late = await asyncio.wait(running, timeout=DRAIN_SECONDS)
+    for task in late:
+        log.warning("task_cut_off", task=task.get_name())
+        task.cancel()
+    return code
+
+
+async def serve_services(  # noqa: PLR0917 - the whole of a process's wiring
+    stop: asyncio.Event,
+    parts: Parts,
+    workers: Sequence[Worker],
+    routers: Sequence[APIRouter],
+    producer: Producer,
+    address: tuple[str, int],
+) -> int:
+    """One or more services on a prepared database and bus, until `stop`. `producer` is what the routes append with;
+    it connects when it is first used. Raises `Halt` where migrations are pending or the port cannot be had."""
+    if behind := await pending(parts.database):
+        raise Halt(f"the database is not up to date ({', '.join(behind)}): run `headsup db migrate`")
+    bound = listen(address)
+    log.info("listening", url="http://{}:{}".format(*bound.getsockname()[:2]))
+    try:
+        return await serve(stop, workers, create_app(workers, parts.metrics, routers), bound)
+    finally:
+        bound.close()
+        await producer.stop()
+
+
+def _end(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
+    """Run `main` to its end and return its exit code. SIGTERM and SIGINT set the event, which asks it to end in order;
+    a second signal ends the process at once (nothing is lost: it is done again at the next start)."""
+
+    async def signalled() -> int:
+        stop = asyncio.Event()
+
+        def asked(number: int) -> None:
+            if stop.is_set():
+                os._exit(128 + number)
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked, number)
+        return await main(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(signalled())
+
+
+def complain(text: str) -> None:
+    """A plain word for people on standard error."""
+    sys.stderr.write(f"headsup: {text}\n")
+
+
+def one_line(value: object) -> str:
+    """JSON for machines; times and ids as text."""
+    return json.dumps(value, default=str, ensure_ascii=False)
