@@ -45,6 +45,14 @@ class PartitionLoop:
         self._task = asyncio.create_task(self._run(), name=f"partition {partition}")
 
     @property
+    def applied_to(self) -> int | None:
+        """Everything below this offset is in the database. Beyond `at` where the log goes on with what is no record (a
+        transaction's marker): else such an end would never count as reached."""
+        if self.at is None or self.head is not None:
+            return self.at
+        return max(self.at, self._consumer.position(self.partition) or 0)
+
+    @property
     def epoch(self) -> int:
         return self._runner.position.epoch
 

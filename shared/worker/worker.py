@@ -110,7 +110,8 @@ class Worker:
                 return False
             # The watermark alone would not do: on a clock that stands still it is reached before what comes next.
             bounds = await self._consumer.bounds(list(loops))
-            if any(loop.at is None or loop.at < bounds[partition].end for partition, loop in loops.items()):
+            reached = {partition: loop.applied_to for partition, loop in loops.items()}
+            if any(at is None or at < bounds[partition].end for partition, at in reached.items()):
                 return False
             async with self._database.transaction() as connection:
                 mark = await offsets.watermark(connection, self.settings.schema)
@@ -219,10 +220,11 @@ class Worker:
         for partition, loop in loops.items():
             end = bounds[partition].end
             # The oldest observation not yet reached stays: under steady load the end is always a little further on.
-            if loop.observed is None or (loop.at is not None and loop.at >= loop.observed[1]):
+            at = loop.applied_to
+            if loop.observed is None or (at is not None and at >= loop.observed[1]):
                 reached = loop.observed
                 loop.observed = (observed_at, end)
-                if loop.at is not None and loop.at >= end:
+                if at is not None and at >= end:
                     reached = loop.observed
                 if reached is not None:
                     done.setdefault(reached[0], {})[partition] = loop.epoch
@@ -234,7 +236,8 @@ class Worker:
 
     def _report(self, loop: PartitionLoop, end: int) -> None:
         labels = (loop.partition.topic, str(loop.partition.partition))
-        behind = max(end - loop.at, 0) if loop.at is not None else 0
+        at = loop.applied_to
+        behind = max(end - at, 0) if at is not None else 0
         age = self._clock.now().timestamp() - loop.head / 1000 if behind and loop.head is not None else 0.0
         self.metrics.lag_records.labels(*labels).set(behind)
         self.metrics.lag_seconds.labels(*labels).set(max(age, 0.0))

@@ -169,9 +169,7 @@ class KafkaServer:
     def _configure(self) -> Path:
         properties = self.data / "server.properties"
         logs = self.data / "logs"
-        text = _PROPERTIES.format(
-            host=LOOPBACK, port=self.port, controller_port=self._controller_port, logs=logs
-        )
+        text = _PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=self._controller_port, logs=logs)
         if not (logs / "meta.properties").exists():
             properties.write_text(text, "utf-8")
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -185,9 +183,7 @@ class KafkaServer:
                 str(properties),
             ]
             _run([*self._java("error"), *format_])
-        elif (
-            properties.read_text("utf-8") != text
-        ):  # ports chosen anew: the quorum of one is reached elsewhere
+        elif properties.read_text("utf-8") != text:  # ports chosen anew: the quorum of one is reached elsewhere
             properties.write_text(text, "utf-8")
         return properties
 
@@ -208,9 +204,7 @@ class KafkaServer:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"{command[0]} failed with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
-        )
+        raise RuntimeError(f"{command[0]} failed with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def _jars_folder() -> Path:

@@ -56,9 +56,7 @@ class PostgresServer:
                 user=self._user,
             )
         try:
-            wait_until_ready(
-                self._process, self._accepts, seconds=60, log=lambda: log.read_text("utf-8", "replace")
-            )
+            wait_until_ready(self._process, self._accepts, seconds=60, log=lambda: log.read_text("utf-8", "replace"))
         except BaseException:
             self.kill()
             raise
