@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.bus import connect
 from shared.bus.port import Bus, Message
 from shared.clock import VirtualClock
+from shared.events.envelope import to_message
 from shared.store import deadletters
 from tests.support.kafka import KafkaServer
 from tests.support.running import SEALER, Rig, at_work, prepare_topics, read_topic
@@ -124,3 +126,25 @@ async def test_two_orders_events_on_two_partitions_meet(rig: Rig, unique: str) -
         "SELECT count(*) FROM detector.orders WHERE (convert_from(state, 'UTF8')::json->'incident'->>'open')::bool"
     )
     assert count == 200
+
+
+async def test_a_log_that_ends_in_a_transactions_marker_is_applied_to_its_end(
+    kafka: KafkaServer, database: str, unique: str
+) -> None:
+    """Order systems may publish in transactions. The marker behind the last record must not hold up the timers."""
+    bus = connect(f"kafka://{kafka.bootstrap}")
+    topic = f"orders-{unique}"
+    await prepare_topics(bus, topic)
+    clock = VirtualClock(START + hours(6))
+    async with at_work(bus, database, topic, clock=clock) as rig:
+        order = Order(f"T-{unique}")
+        message = to_message(order.paid(promise=48))
+        shop = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=f"shop-{unique}")
+        async with shop, shop.transaction():
+            await shop.send_and_wait(topic, message.value, message.key, headers=list(message.headers))
+        await rig.settled()
+        clock.advance_to(START + hours(36))
+        await rig.settled()
+        [opened] = await rig.incidents(order.order_id)
+        assert opened.data.detected_at == START + hours(36)
+    await bus.close()
