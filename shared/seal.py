@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.events.contacts import Recipient
+from shared.events.orders import OrderPaid
 
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
@@ -63,8 +64,13 @@ class Sealer:
         except (InvalidTag, ValueError) as error:
             raise ValueError("this was sealed with another secret, or was changed since") from error
 
-    def sealed(self, recipient: Recipient) -> Recipient:
-        """The recipient without its readable value; as it is where it was sealed before."""
+    def sealed(self, paid: OrderPaid) -> OrderPaid:
+        """The order without readable addresses; those that were sealed before stay as they are."""
+        recipients = tuple(self._recipient(r) for r in paid.customer.recipients)
+        customer = paid.customer.model_copy(update={"recipients": recipients, "phone": None})
+        return paid.model_copy(update={"customer": customer})
+
+    def _recipient(self, recipient: Recipient) -> Recipient:
         if recipient.value is None:
             return recipient
         return Recipient(

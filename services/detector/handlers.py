@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from services.detector.rules.announce import announce
 from services.detector.rules.facts import OrderState, Parcel, fold, fold_parcel, merge, parcel_of
 from services.detector.rules.shipping_delay import Policy, settle
-from shared.events.contacts import Recipient
 from shared.events.envelope import Event, to_message
 from shared.events.orders import OrderPaid, OrderShipped
 from shared.events.parcels import ParcelScanned
@@ -48,8 +47,8 @@ class Orders(Protocol):
 
 
 class Sealing(Protocol):
-    def sealed(self, recipient: Recipient) -> Recipient:
-        """The recipient without its readable value; as it is where it was sealed before."""
+    def sealed(self, paid: OrderPaid) -> OrderPaid:
+        """The order without readable addresses."""
         ...
 
 
@@ -102,7 +101,9 @@ class Detector:
                     state = states[order_id] = OrderState()
                 for event in by_order.get(order_id, ()):
                     if fold(state, event):
-                        payments[order_id] = self._sealed_text(event.data)
+                        payments[order_id] = (
+                            self._sealing.sealed(event.data).model_dump_json(exclude_none=True).encode()
+                        )
             for tracking_no, (order_id, parcel) in arrived.items():
                 fold_parcel(states[order_id], tracking_no, parcel)
         await self._settle(unit, states, payments, fired=False)
@@ -144,8 +145,3 @@ class Detector:
             for order_id, outcome in outcomes:
                 paid = OrderPaid.model_validate_json(texts[order_id])
                 unit.emit(to_message(announce(outcome, paid, unit.now)))
-
-    def _sealed_text(self, paid: OrderPaid) -> bytes:
-        recipients = tuple(self._sealing.sealed(r) for r in paid.customer.recipients)
-        customer = paid.customer.model_copy(update={"recipients": recipients, "phone": None})
-        return paid.model_copy(update={"customer": customer}).model_dump_json(exclude_none=True).encode()
