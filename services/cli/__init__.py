@@ -8,7 +8,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 import services.detector.__main__ as detector
-from services.cli import provision, up
+from services.cli import deadletters, doctor, lag, provision, publish, up
 from services.cli.context import Service
 from shared.errors import HeadsupError
 from shared.process import FAILED, USAGE, complain
@@ -44,6 +44,16 @@ def application() -> typer.Typer:
     app.callback()(lambda: None)
     app.command(rich_help_panel="Run")(up.up)
     app.command(rich_help_panel="Run")(up.run)
+    app.command(rich_help_panel="Run")(publish.publish)
+    app.command(rich_help_panel="Look after")(lag.lag)
+    letters = typer.Typer(no_args_is_help=True)
+    letters.command("list")(deadletters.listing)
+    letters.command("show")(deadletters.show)
+    letters.command("retry")(deadletters.retry)
+    about = "What could not be applied and why: `list`, `show`, `retry`."
+    app.add_typer(letters, name="dead-letters", help=about, rich_help_panel="Look after")
+    app.command(rich_help_panel="Look after")(lag.resume)
+    app.command(rich_help_panel="Look after")(doctor.doctor)
     topics = typer.Typer(no_args_is_help=True)
     topics.command("apply")(provision.topics_apply)
     topics.callback()(lambda: None)

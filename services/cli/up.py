@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -205,8 +205,3 @@ def _greet(settings: Settings, running: Running, clock: Clock, key: str, json: b
     lines.append(f"Publish       headsup publish events.jsonl{option}")
     lines.append("Stop          Ctrl-C")
     return out().print(Panel("\n".join(lines), title="Headsup is up", expand=False))
-
-
-def topics_of(chosen: Collection[Service]) -> set[str]:
-    """Every topic that these services read."""
-    return {topic for service in chosen for topic in service.topics}
