@@ -155,15 +155,9 @@ class Worker:
             await offsets.expect(connection, self.settings.schema, partitions)
 
     async def assigned(self, partitions: Collection[Partition]) -> Mapping[Partition, int | None]:
-        """(Listener) Own these in the database before reading them; waits for a database that is away."""
-        claimed: Mapping[Partition, offsets.Position] | None = None
-        while claimed is None:
-            try:
-                async with self._database.transaction() as connection:
-                    claimed = await offsets.claim(connection, self.settings.schema, partitions)
-            except Retry as error:
-                log.warning("assignment_waits", service=self.settings.schema, reason=error.reason)
-                await asyncio.sleep(START_RETRY_SECONDS)
+        """(Listener) Own these in the database before reading them. Raises `Retry` while the database is away."""
+        async with self._database.transaction() as connection:
+            claimed = await offsets.claim(connection, self.settings.schema, partitions)
         assert self._consumer is not None
         for partition, position in claimed.items():
             self._loops[partition] = PartitionLoop(self._shell, self._consumer, partition, position)

@@ -37,7 +37,7 @@ class KafkaProducer:
                 bootstrap_servers=self._servers,
                 acks="all",
                 enable_idempotence=True,
-                # Against lz4: a fifth less CPU to write, as quick to read, smaller on disk.
+                # Writing costs less CPU than with lz4 (measured); reading is about as quick.
                 compression_type="zstd",
                 max_batch_size=_BATCH_BYTES,
                 request_timeout_ms=_REQUEST_TIMEOUT_MS,
