@@ -90,8 +90,8 @@ def _split(content_type: str, body: bytes) -> Sequence[bytes]:
         return [body]
     try:
         found = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Problem(400, "The body is not JSON.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem(400, "The body is not JSON, or nested too deeply.") from None
     if not found:
         raise Problem(400, "The batch is empty.")
     if len(found) > MAX_EVENTS:
