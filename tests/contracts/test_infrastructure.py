@@ -22,9 +22,7 @@ async def _produce(server: KafkaServer, topic: str, *values: bytes) -> None:
 
 
 async def _read(server: KafkaServer, topic: str, count: int) -> list[bytes]:
-    async with AIOKafkaConsumer(
-        topic, bootstrap_servers=server.bootstrap, auto_offset_reset="earliest"
-    ) as consumer:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=server.bootstrap, auto_offset_reset="earliest") as consumer:
         return [(await asyncio.wait_for(consumer.getone(), 30)).value for _ in range(count)]
 
 
