@@ -38,8 +38,8 @@ class Cli:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEADSUP_")}
         return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "services.cli", *arguments]
+    def command(self, *arguments: str, module: str = "services.cli") -> list[str]:
+        return [sys.executable, "-m", module, *arguments]
 
     def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         """Run to the end; at most a minute or two."""
@@ -71,12 +71,12 @@ class Cli:
 class Process:
     """A `headsup` process that goes on until it is ended."""
 
-    def __init__(self, cli: Cli, log: Path, *arguments: str, **variables: str) -> None:
+    def __init__(self, cli: Cli, log: Path, *arguments: str, module: str = "services.cli", **variables: str) -> None:
         self.cli = cli
         self.log = log
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                cli.command(*arguments),
+                cli.command(*arguments, module=module),
                 cwd=cli.home,
                 env=cli.environment(variables),
                 stdin=subprocess.DEVNULL,

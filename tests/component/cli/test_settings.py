@@ -1,5 +1,7 @@
 """Settings and the command's own words."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -96,3 +98,19 @@ def test_doctor_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
     lost = {"HEADSUP_DATABASE": "postgresql://nobody@127.0.0.1:1/none", "HEADSUP_SECRET": "A" * 43 + "="}
     told = cli.failing("doctor", **lost)
     assert not next(check for check in told["checks"] if check["name"] == "database")["ok"]
+
+
+def test_a_service_by_itself_says_what_it_needs(cli: Cli) -> None:
+    for variables, code, word in (({}, 1, "HEADSUP_DATABASE"), ({"HEADSUP_PORT": "x"}, 2, "HEADSUP_PORT")):
+        done = subprocess.run(
+            [sys.executable, "-m", "services.detector"],
+            cwd=cli.home,
+            env=cli.environment(variables),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
