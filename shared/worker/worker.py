@@ -61,6 +61,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._silent = asyncio.Event()
         self._nudged = asyncio.Event()
+        self._committed: dict[Partition, int] = {}
         self._last_probe = float("-inf")
 
     def stop(self) -> None:
@@ -170,11 +171,13 @@ class Worker:
         await asyncio.gather(*(loop.end(seconds) for loop in loops))
         await self._commit(loops)
         for loop in loops:
+            self._committed.pop(loop.partition, None)
             self.metrics.forget(*loop.partition)
 
     async def _commit(self, loops: Collection[PartitionLoop]) -> None:
         """The group's commit: best effort, for lag tools; the database's offsets are the ones that count."""
-        positions = {loop.partition: loop.at for loop in loops if loop.at is not None}
+        at = {loop.partition: loop.at for loop in loops if loop.at is not None}
+        positions = {p: offset for p, offset in at.items() if self._committed.get(p) != offset}
         if not positions or self._consumer is None:
             return
         try:
@@ -182,6 +185,7 @@ class Worker:
         except Retry as error:
             log.info("group_commit_failed", service=self.settings.schema, reason=error.reason)
             return
+        self._committed.update(positions)
         for partition, offset in positions.items():
             self.metrics.offset_committed.labels(partition.topic, str(partition.partition)).set(offset)
 
