@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -172,7 +171,7 @@ class KafkaServer:
         text = _PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=self._controller_port, logs=logs)
         if not (logs / "meta.properties").exists():
             properties.write_text(text, "utf-8")
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster = uuid.uuid4().hex[:22]  # any 22 letters; base64 might begin with a dash, which is an option
             format_ = [
                 "kafka.tools.StorageTool",
                 "format",
