@@ -25,7 +25,7 @@ up: $(READY)  ## run Headsup with its own database in ./.headsup
 	$(BIN)/headsup up
 
 demo: $(READY)  ## the same in a throw-away folder, sixty times as fast as the clock on the wall
-	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; $(BIN)/headsup up --data "$$data" --clock virtual@60
+	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; trap 'exit 130' INT TERM; $(BIN)/headsup up --data "$$data" --clock virtual@60
 
 test: $(READY)  ## every test; what a missing program leaves out is listed (with CI=true it fails)
 	$(BIN)/python -m pytest $(ARGS)

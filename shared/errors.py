@@ -8,7 +8,8 @@
 | `LostOwnership`| drop this partition without committing: another member owns it now      |
 | `AskPerson`    | hold this case for a person, with the reason                            |
 
-Anything else is a defect in our code; the worker treats it as `Retry` with an alert, never as success.
+Anything else is a defect in our code: the worker finds the one input that brings it out, keeps that as a dead letter
+for a second try after the repair, and halts the partition when that happens too often.
 """
 
 

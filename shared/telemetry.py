@@ -125,10 +125,15 @@ def configure_logging(json: bool, level: str = "INFO") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if json else structlog.dev.set_exc_info,
-            structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(),
+            structlog.processors.JSONRenderer() if json else _console(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
     # aiokafka reports every lost connection as an error while it reconnects by itself; our own metrics tell the lag.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Plain tracebacks: the pretty ones show local variables, and these hold customers' names and phones.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.telemetry import configure_logging
 from tests.support.kafka import KafkaServer, needed_tools
 from tests.support.postgres import PostgresServer
 from tests.support.requires import PACKAGES, in_ci, missing, require
@@ -67,6 +68,12 @@ def _runtime_folder(workspace: Path) -> None:
         folder = workspace / "run"
         folder.mkdir(mode=0o700)
         os.environ["XDG_RUNTIME_DIR"] = str(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> None:
+    """As an entry point does; without it tracebacks are drawn with every variable, which takes half a second each."""
+    configure_logging(json=True, level="WARNING")
 
 
 @pytest.fixture

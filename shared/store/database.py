@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -22,9 +22,13 @@ TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
 
 def normalise_url(url: str) -> str:
     """`postgresql://…` as people write it, with the asyncpg driver named. Anything else is refused (ValueError)."""
-    for prefix in ("postgresql+asyncpg://", "postgresql://", "postgres://"):
-        if url.startswith(prefix):
-            return "postgresql+asyncpg://" + url.removeprefix(prefix)
+    scheme, _, rest = url.partition("://")
+    full = f"postgresql+asyncpg://{rest}"
+    try:
+        if scheme in {"postgresql", "postgres", "postgresql+asyncpg"} and make_url(full).database:
+            return full
+    except (ArgumentError, ValueError):
+        pass  # the same plain word as for what is no URL at all; the error's own text would repeat the password
     raise ValueError("the database is given as postgresql://user@host:port/name")
 
 

@@ -131,11 +131,15 @@ async def applied(
     )
 
 
-async def watermark(connection: AsyncConnection, schema: str) -> datetime | None:
-    """The instant up to which **all** input partitions are applied; None while one never was."""
+async def watermark(connection: AsyncConnection, schema: str, topics: Collection[str]) -> datetime | None:
+    """The instant up to which **all** partitions of these topics are applied; None while one never was."""
     row = (
         await connection.execute(
-            text(f"SELECT min(applied_until) AS at, count(*) = count(applied_until) AS whole FROM {schema}.offsets")
+            text(
+                f"SELECT min(applied_until) AS at, count(*) = count(applied_until) AS whole FROM {schema}.offsets"
+                " WHERE topic = ANY(CAST(:topics AS text[]))"
+            ),
+            {"topics": list(topics)},
         )
     ).one()
     return row.at if row.whole else None

@@ -10,7 +10,7 @@ import structlog
 
 from shared.bus.port import Partition, Record
 from shared.clock import Clock
-from shared.errors import Halt, HeadsupError, LostOwnership, Reject, Retry
+from shared.errors import AskPerson, Halt, HeadsupError, LostOwnership, Reject, Retry
 from shared.events.envelope import Event, decode
 from shared.seal import Sealer
 from shared.store import deadletters, offsets
@@ -26,6 +26,10 @@ from shared.worker.storm import Storm
 log = structlog.get_logger(__name__)
 
 TOO_OLD = "too_old"
+STORM = (
+    "a storm of dead letters: a producer broke, or we did. Mend it, then `headsup resume`"
+    " (with --accept to let the rest of the storm pass into the dead letters)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class BatchRunner:
         self._shell = shell
         self._partition = partition
         self.position = position
+        self._accepted_until = position.accepted_until
         self._storm = Storm()
 
     async def run(self, records: Sequence[Record]) -> None:
@@ -90,21 +95,18 @@ class BatchRunner:
         shell = self._shell
         started = time.perf_counter()
         oldest = shell.clock.now() - shell.settings.horizon
-        batch = decode_batch(records, self._storm, self.position.accepted_until, oldest)
+        batch = decode_batch(records, self._storm, self._accepted_until, oldest)
         shell.metrics.batch_seconds.labels("decode").observe(time.perf_counter() - started)
         try:
             await self._apply(batch.events, batch.refused, batch.next_offset)
         except HeadsupError as error:
-            if not isinstance(error, Reject):
+            if not isinstance(error, Reject | AskPerson):
                 raise
             await self._find_culprit(batch, error)
         except Exception as error:
             await self._find_culprit(batch, error)
         if batch.storm:
-            raise Halt(
-                "a storm of dead letters: a producer broke. Mend it, then `headsup resume`"
-                " (with --accept to let the rest of the storm pass into the dead letters)"
-            )
+            raise Halt(STORM)
 
     async def _find_culprit(self, batch: Decoded, error: Exception) -> None:
         """A handler failed on this batch: apply its halves apart, down to the one event that fails by itself."""
@@ -126,14 +128,20 @@ class BatchRunner:
                     continue
                 if not events:
                     raise
-                culprit = self._refusal(events[0][0], again)
-                await self._apply([], [*here, culprit], next_offset)
-                self._storm.refused()
+                record = events[0][0]
+                await self._apply([], [*here, self._refusal(record, again)], next_offset)
+                if record.offset >= self._accepted_until and self._storm.refused():
+                    raise Halt(STORM) from again
+            else:
+                for _ in events:
+                    self._storm.accepted()
             refused = [r for r in refused if r.record.offset >= next_offset]
 
     def _refusal(self, record: Record, error: Exception) -> Refused:
         if isinstance(error, Reject):
             return Refused(record, error.field, error.reason)
+        if isinstance(error, AskPerson):
+            return Refused(record, "", error.reason)
         # A defect of ours: the record is kept for a retry after the repair, and the log says where to look.
         log.error("handler_failed", partition=str(self._partition), offset=record.offset, exc_info=error)
         return Refused(record, "", f"the {self._shell.settings.schema} failed on it ({_described(error)})")
@@ -160,7 +168,7 @@ class BatchRunner:
             with unit.measure("save"):
                 await offsets.advance(connection, schema, self._partition, self.position, next_offset)
                 await unit.flush()
-        self.position = Position(next_offset, self.position.epoch, None, self.position.accepted_until)
+        self.position = Position(next_offset, self.position.epoch, None, self._accepted_until)
         if unit.emitted:
             shell.relay.nudge()
         shell.metrics.applied(self._partition.topic, len(events), unit.spent)

@@ -17,7 +17,7 @@ class Sweeper:
         """Fire everything due at or before the watermark, then report what is overdue, held or waiting."""
         shell, schema = self._shell, self._shell.settings.schema
         async with shell.database.transaction() as connection:
-            mark = await offsets.watermark(connection, schema)
+            mark = await offsets.watermark(connection, schema, shell.settings.topics)
             first = await timers.earliest(connection, schema)
         now = shell.clock.now()
         while mark is not None and first is not None and first <= mark:

@@ -115,7 +115,7 @@ class Worker:
             if any(at is None or at < bounds[partition].end for partition, at in reached.items()):
                 return False
             async with self._database.transaction() as connection:
-                mark = await offsets.watermark(connection, self.settings.schema)
+                mark = await offsets.watermark(connection, self.settings.schema, self.settings.topics)
                 first = await timers.earliest(connection, self.settings.schema)
                 waiting, _ = await outbox.depth(connection, self.settings.schema)
             return mark is not None and mark >= now and (first is None or first > now) and waiting == 0

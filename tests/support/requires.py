@@ -9,6 +9,7 @@ PACKAGES = {
     "java": "a Java runtime, 17 or later (Debian: default-jre-headless)",
     "mvn": "Maven (Debian: maven)",
     "kcat": "kcat (Debian: kcat)",
+    "curl": "curl (Debian: curl)",
     "node": "Node.js (Debian: nodejs)",
     "npm": "npm (Debian: npm)",
 }
