@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import event, make_url
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -14,6 +14,9 @@ COMMAND_SECONDS = 30.0
 """A statement that takes longer is given up (Retry): a hung one would hold a partition for ever."""
 CONNECT_SECONDS = 10.0
 POOL_SECONDS = 10.0
+FROZEN_SECONDS = 10
+"""A transaction in which nothing happens for this long belongs to a frozen process: PostgreSQL ends it, or its locks
+would keep the work from whoever takes over."""
 
 # SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, lock not
 # available and other operator intervention, system error. Everything else is about the statement or its data.
@@ -62,7 +65,11 @@ class Database:
                 "timeout": CONNECT_SECONDS,
                 "command_timeout": COMMAND_SECONDS,
                 # The planner's generic plans for unnest() guess wrong; JIT costs more than these statements take.
-                "server_settings": {"jit": "off", "application_name": "headsup"},
+                "server_settings": {
+                    "jit": "off",
+                    "application_name": "headsup",
+                    "idle_in_transaction_session_timeout": f"{FROZEN_SECONDS}s",
+                },
             },
         )
 
@@ -78,9 +85,12 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection]:
-        """A connection outside any transaction (each statement commits by itself), for locks that last as it does."""
+        """A connection outside any transaction (each statement commits by itself), for locks that last as it does. It
+        is not the pool's any more and is closed at the end: in the pool it would go on holding its locks."""
         async with self._told(), self.engine.connect() as connection:
-            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.run_sync(Connection.detach)
+            yield connection
 
     @asynccontextmanager
     async def _told(self) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.port import Message, Producer
-from shared.errors import Reject, Retry
+from shared.errors import HeadsupError, Reject, Retry
 from shared.store.database import Database
 
 SHARDS = 4
@@ -27,6 +27,9 @@ RELAY_ROWS = 1000
 POLL_SECONDS = 0.2
 """How long a message may lie when the nudge of its own process is missed (written by another process, or a crash)."""
 RETRY_SECONDS = 1.0
+IDLE_SECONDS = 60.0
+"""A relay that does nothing for this long is frozen: PostgreSQL ends its session, and with it its locks on the shards.
+Longer than any send takes."""
 
 log = structlog.get_logger(__name__)
 
@@ -88,13 +91,18 @@ class Relay:
         while not self._stopping:
             try:
                 await self._hold_session()
-            except Retry as error:
+            except HeadsupError as error:
+                # A Halt too (a topic is missing): who creates the topic must not have to restart us.
                 log.warning("outbox_waits", schema=self._schema, reason=error.reason)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("outbox_failed", schema=self._schema)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _hold_session(self) -> None:
         """Advisory locks live as long as this connection. It is never inside a transaction while the bus is called."""
         async with self._database.session() as session:
+            await session.execute(text(f"SET idle_session_timeout = {int(IDLE_SECONDS * 1000)}"))
             held: set[int] = set()
             while not self._stopping:
                 self._nudged.clear()

@@ -18,6 +18,7 @@ from shared.bus import connect
 from shared.bus.kafka import KafkaBus
 from shared.bus.port import Bus
 from shared.clock import VirtualClock
+from shared.store import outbox
 from shared.store.database import Database
 from shared.telemetry import Metrics, configure_logging
 from shared.worker import Worker, WorkerSettings
@@ -40,6 +41,7 @@ class Spec:
     session_ms: int = 1500
     batch_records: int = 10
     sweep_keys: int = 5
+    relay_idle_seconds: float = 60.0
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -81,6 +83,7 @@ def wire(spec: Spec) -> Wired:
 
 async def main(spec: Spec) -> None:
     configure_logging(json=True, level="INFO")
+    outbox.IDLE_SECONDS = spec.relay_idle_seconds
     wired = wire(spec)
     loop = asyncio.get_running_loop()
 
