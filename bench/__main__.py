@@ -35,6 +35,7 @@ async def bench(servers: Servers, options: argparse.Namespace, report: Report) -
         middle([b.rate / a.rate for a, b in zip(raw, detector, strict=True)]),
         "detector / raw limit",
         goal=0.6,
+        by_own_cpu=round(middle([a.cpu_us[0] / b.cpu_us[0] for a, b in zip(raw, detector, strict=True)]), 3),
         pairs=[round(b.rate / a.rate, 3) for a, b in zip(raw, detector, strict=True)],
         settings=POSTGRES,
         partitions={spec.name: spec.partitions for spec in TOPICS},

@@ -11,7 +11,7 @@ import msgspec
 
 from bench.detector import SECRET
 from bench.report import Report
-from bench.servers import Servers
+from bench.servers import INPUTS, Servers
 from bench.stream import SOURCE, Order, paid
 from services.detector.handlers import Detector
 from services.detector.postgres import PostgresOrders
@@ -79,9 +79,7 @@ def _rows(count: int, soon: int) -> Iterator[tuple[str, bytes, bytes, datetime]]
 def _state(order: Order, now: datetime) -> tuple[bytes, bytes]:
     """What the detector would keep of this order, paid and estimated."""
     payment = OrderPaid.model_validate_json(paid(order)[1])
-    sealer = Sealer(SECRET)
-    recipients = tuple(sealer.sealed(r) for r in payment.customer.recipients)
-    kept = payment.model_copy(update={"customer": payment.customer.model_copy(update={"recipients": recipients})})
+    kept = Sealer(SECRET).sealed(payment)
     state = OrderState()
     fold(state, event(payment, id=f"{order.order_id}-0", source=SOURCE, time=order.paid_at))
     estimate = OrderShipEstimated(order_id=order.order_id, ship_at=order.promise - timedelta(hours=20))
@@ -100,7 +98,7 @@ class Sweeping:
         self._database = Database(database)
         sealer, metrics = Sealer(SECRET), Metrics().of("detector")
         relay = Relay(self._database, "detector", connect(servers.bus_url).producer())
-        settings = WorkerSettings("detector", ())
+        settings = WorkerSettings("detector", INPUTS)
         detector = Detector(PostgresOrders(), sealer, Policy())
         shell = Shell(settings, detector, self._database, sealer, SystemClock(), relay, metrics)
         self._sweeper = Sweeper(shell)
@@ -111,7 +109,8 @@ class Sweeping:
         which = f"key LIKE '%{SOON}'" if opens else f"key NOT LIKE '%{SOON}'"
         self._servers.postgres.psql(
             "UPDATE detector.timers SET due_at = now() - interval '1 minute'"
-            f" WHERE key IN (SELECT key FROM detector.timers WHERE {which} AND due_at > now() LIMIT {due})",
+            " WHERE key IN (SELECT key FROM detector.timers"
+            f" WHERE {which} AND due_at > now() + interval '1 day' LIMIT {due})",
             self._name,
         )
         self._servers.postgres.psql("UPDATE detector.offsets SET applied_until = now()", self._name)
