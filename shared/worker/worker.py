@@ -141,10 +141,10 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), START_RETRY_SECONDS)
         finally:
-            await self.revoked(list(self._loops))
-            self._consumer = None
             with contextlib.suppress(Retry):
                 await consumer.stop()
+            await self.revoked(list(self._loops))
+            self._consumer = None
 
     async def _expect_partitions(self) -> None:
         admin = self._bus.admin()
