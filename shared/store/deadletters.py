@@ -1,11 +1,14 @@
 """Input that can never be applied, kept whole so that nothing is lost: sealed, for it may hold a phone."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +16,11 @@ from shared.bus.port import Message, Partition, Record
 from shared.events.envelope import event_id
 from shared.events.topics import DEAD_LETTERS
 from shared.seal import Sealer
+
+MOST_ON_TOPIC: Final = 500_000
+"""A larger record (sealed, bytes) is in the table only: on the topic it would not fit into one message."""
+
+_SEALED: Final = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, list[tuple[str, bytes]]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,12 @@ class Refused:
 
 def seal_record(sealer: Sealer, record: Record) -> bytes:
     """Key, value and headers as one sealed block; only `unseal_record` with the same secret reads it."""
-    parts = [record.key, record.value, *(part for name, value in record.headers for part in (name.encode(), value))]
-    return sealer.seal(json.dumps([None if p is None else p.hex() for p in parts]).encode())
+    return sealer.seal(msgspec.msgpack.encode((record.key, record.value, list(record.headers))))
 
 
 def unseal_record(sealer: Sealer, topic: str, sealed: bytes) -> Message:
-    key, value, *rest = [None if p is None else bytes.fromhex(p) for p in json.loads(sealer.open(sealed))]
-    headers = tuple(((n or b"").decode(), v or b"") for n, v in zip(rest[::2], rest[1::2], strict=True))
-    return Message(topic, key, value, headers)
+    key, value, headers = _SEALED.decode(sealer.open(sealed))
+    return Message(topic, key, value, tuple(headers))
 
 
 async def add(
@@ -77,7 +83,8 @@ async def add(
             },
         )
         body = {"id": identity, "service": schema, **where, "field": letter.field, "reason": letter.reason}
-        value = json.dumps({**body, "at": now.isoformat(), "sealed": sealed.hex()}).encode()
+        told = base64.b64encode(sealed).decode() if len(sealed) <= MOST_ON_TOPIC else None
+        value = json.dumps({**body, "at": now.isoformat(), "sealed": told}).encode()
         messages.append(Message(DEAD_LETTERS, record.key, value, (("content-type", b"application/json"),)))
     return messages
 

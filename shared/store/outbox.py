@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.bus.port import Message, Producer
+from shared.bus.port import Message, Producer, check_sizes
 from shared.errors import HeadsupError, Reject, Retry
 from shared.store.database import Database
 
@@ -39,7 +39,9 @@ def shard_of(key: bytes | None) -> int:
 
 
 async def add(connection: AsyncConnection, schema: str, messages: Sequence[Message], now: datetime) -> None:
-    """Write messages inside the caller's transaction, in the order given."""
+    """Write messages inside the caller's transaction, in the order given. Raises `Reject` for one that the bus would
+    refuse for its size: in the table it would hold up its shard for ever."""
+    check_sizes(messages)
     await connection.execute(
         text(
             f"INSERT INTO {schema}.outbox (shard, topic, key, value, headers, created_at)"
