@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import asyncpg
@@ -41,7 +42,7 @@ async def preload(servers: Servers, database: str, count: int, soon: int, report
     rows = _rows(count, soon)
     done = 0
     try:
-        while chunk := [row for row, _ in zip(rows, range(CHUNK), strict=False)]:
+        while chunk := list(islice(rows, CHUNK)):
             await connection.copy_records_to_table(
                 "orders",
                 schema_name="detector",
