@@ -78,14 +78,17 @@ async def advance(
 
 
 async def halt(connection: AsyncConnection, schema: str, partition: Partition, position: Position, reason: str) -> None:
-    """Write down why the partition stands still; it stays so over restarts, until `resume`."""
-    await connection.execute(
+    """Write down why the partition stands still; it stays so over restarts, until `resume`. Raises `LostOwnership`
+    where another owns it by now: it is not ours to halt."""
+    done = await connection.execute(
         text(
             f"UPDATE {schema}.offsets SET halted = :reason"
             " WHERE topic = :topic AND partition = :partition AND epoch = :epoch"
         ),
         {"reason": reason, "topic": partition.topic, "partition": partition.partition, "epoch": position.epoch},
     )
+    if done.rowcount != 1:
+        raise LostOwnership(f"{partition} was moved by another owner")
 
 
 async def resume(

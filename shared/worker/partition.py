@@ -108,6 +108,7 @@ class PartitionLoop:
         self.halted = stored.halted
         self._gauge_halted(1 if stored.halted else 0)
         self.at = bounds.first if stored.next is None else stored.next
+        self.head = self._gap = None
         self._consumer.seek(self.partition, self.at)
 
     def _check(self, wanted: int, bounds: Bounds) -> None:

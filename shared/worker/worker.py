@@ -157,11 +157,13 @@ class Worker:
 
     async def assigned(self, partitions: Collection[Partition]) -> Mapping[Partition, int | None]:
         """(Listener) Own these in the database before reading them. Raises `Retry` while the database is away."""
+        consumer = self._consumer
+        if consumer is None:
+            raise Retry("this member has left the group")
         async with self._database.transaction() as connection:
             claimed = await offsets.claim(connection, self.settings.schema, partitions)
-        assert self._consumer is not None
         for partition, position in claimed.items():
-            self._loops[partition] = PartitionLoop(self._shell, self._consumer, partition, position)
+            self._loops[partition] = PartitionLoop(self._shell, consumer, partition, position)
         return {p: position.next for p, position in claimed.items()}
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
@@ -196,27 +198,39 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self.settings.probe_seconds)
             self._nudged.clear()
-            try:
-                await self._observe_ends()
-                await self._sweeper.sweep()
-                await self._commit(list(self._loops.values()))
+            # Each by itself: while the bus is away the figures go on telling, the outbox's age above all.
+            steps = (self._observe_ends, self._sweeper.sweep, self._commit_all)
+            if all([await self._went_well(step) for step in steps]):
                 self._last_probe = time.monotonic()
-            except Retry as error:
-                log.warning("probe_waits", service=self.settings.schema, reason=error.reason)
-                self.metrics.retries.inc()
-            except Exception:
-                log.exception("probe_failed", service=self.settings.schema)
-                self.metrics.retries.inc()
+
+    async def _went_well(self, step: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await step()
+        except Retry as error:
+            log.warning("probe_waits", service=self.settings.schema, reason=error.reason)
+        except Exception:
+            log.exception("probe_failed", service=self.settings.schema)
+        else:
+            return True
+        self.metrics.retries.inc()
+        return False
+
+    async def _commit_all(self) -> None:
+        await self._commit(list(self._loops.values()))
 
     async def _observe_ends(self) -> None:
         consumer, loops = self._consumer, dict(self._loops)
         if consumer is None or not loops:
             return
         observed_at = self._clock.now()
+        before = {partition: loop.applied_to or 0 for partition, loop in loops.items()}
         bounds = await consumer.bounds(list(loops))
         done: dict[datetime, dict[Partition, int]] = {}
         for partition, loop in loops.items():
             end = bounds[partition].end
+            self._report(loop, end)
+            if loop.halted or before[partition] > end:
+                continue  # standing still, or the log was created anew: nothing is known to be applied to its end
             # The oldest observation not yet reached stays: under steady load the end is always a little further on.
             at = loop.applied_to
             if loop.observed is None or (at is not None and at >= loop.observed[1]):
@@ -226,7 +240,6 @@ class Worker:
                     reached = loop.observed
                 if reached is not None:
                     done.setdefault(reached[0], {})[partition] = loop.epoch
-            self._report(loop, end)
         if done:
             async with self._database.transaction() as connection:
                 for instant, epochs in done.items():

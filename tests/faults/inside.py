@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import text
+
 from shared.bus import connect
 from shared.bus.port import Bus, Message, Partition
 from shared.clock import VirtualClock
@@ -65,6 +67,10 @@ class Inside:
             async with self.database.transaction() as connection:
                 return dict(await offsets.positions(connection, "detector"))
         return {}
+
+    async def rows(self, sql: str) -> list[Any]:
+        async with self.database.transaction() as connection:
+            return list(await connection.execute(text(sql)))
 
     async def halted(self) -> tuple[Partition, Position]:
         """The first partition that stands still."""

@@ -31,6 +31,8 @@ _AUDIT = (
 async def audit(database: Database) -> None:
     """From here on every change of a stored offset that is committed is written down, in the row's own order."""
     async with database.transaction() as connection:
+        if await connection.scalar(text("SELECT to_regclass('audit.moves')")):
+            return
         for statement in _AUDIT:
             await connection.execute(text(statement))
 

@@ -58,6 +58,10 @@ class Wired:
     trap: Trap
     metrics: Metrics
 
+    def ticks(self) -> int:
+        """How often the logs' ends were observed and the timers swept; each tick also looks at the outbox."""
+        return self.trap.passes["Sweeper.sweep"]
+
 
 def wire(spec: Spec) -> Wired:
     trap = Trap(spec.point, spec.nth, spec.deadly)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.port import Bus, Consumer, Listener, Message, Partition, Producer, Record
+from shared.errors import Retry
 from shared.store.database import Database
 
 WRITES: Final = (
@@ -58,16 +59,21 @@ _SHARED: Final = str(Path(__file__).parents[2] / "shared")
 
 
 class Trap:
-    """Counts the passes of every point; at the `nth` of `point` it sends `deadly` to its own process."""
+    """Counts the passes of every point; at the `nth` of `point` it sends `deadly` to its own process. In the test's own
+    process, `at_point` is called instead, once, for the point that it names."""
 
     def __init__(self, point: str = "", nth: int = 1, deadly: int = signal.SIGKILL) -> None:
         self.point = point
         self.passes: Counter[str] = Counter()
+        self.at_point: tuple[str, Callable[[], None]] | None = None
         self._nth = nth
         self._deadly = deadly
 
     def at(self, point: str) -> None:
         self.passes[point] += 1
+        if self.at_point is not None and self.at_point[0] == point:
+            act, self.at_point = self.at_point[1], None
+            act()
         if point == self.point and self.passes[point] == self._nth:
             os.write(1, f"at {point}\n".encode())
             os.kill(os.getpid(), self._deadly)
@@ -99,6 +105,7 @@ class TrappedDatabase(Database):
 
     def _passes(self, site: str, when: str, letters: bool) -> None:
         if site in READS:
+            self._trap.passes[site] += when == "after"
             return
         self._trap.at(f"{site}: {when} commit")
         if letters:
@@ -151,7 +158,11 @@ class TrappedConsumer:
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         self._trap.at("Worker._commit: before commit")
-        await self._real.commit(offsets)
+        try:
+            await self._real.commit(offsets)
+        except Retry:
+            self._trap.passes["Worker._commit: failed"] += 1
+            raise
         self._trap.at("Worker._commit: after commit")
 
 
