@@ -1,25 +1,25 @@
-"""The web side that all services share: health, metrics, keys, bounded bodies, errors as problem details (RFC 9457).
+"""The web side that all services share: health, metrics, bounded bodies, errors as problem details (RFC 9457).
 
 Routes of the services live in their `api.py`; one process serves those of all its services.
 """
 
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from shared.access import Access
 from shared.clock import Clock
-from shared.errors import AskPerson, HeadsupError, Retry
+from shared.errors import AskPerson, HeadsupError, Reject, Retry
+from shared.events.stores import Role
+from shared.problems import Problem
 from shared.telemetry import Metrics
 from shared.virtual import Driver
 from shared.worker import Worker
@@ -28,36 +28,6 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 2
 LONGEST_ADVANCE_SECONDS = 366 * 86_400
-
-Guard = Callable[..., Awaitable[None]]
-
-
-class Problem(Exception):  # noqa: N818 - the name is the RFC's
-    """Answered as `application/problem+json`. `detail` says what to do and never repeats the input."""
-
-    def __init__(self, status: int, detail: str, **members: Any) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.members = members
-
-
-def key_hash(key: str) -> str:
-    """SHA-256 in hexadecimal: all that is kept of an API key (keys are random and long, so no salt is needed)."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def guard(wanted: str) -> Guard:
-    """A dependency that lets in who gives the bearer key of this hash; nobody where it is empty."""
-    bearer = HTTPBearer(auto_error=False)
-
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None) -> None:
-        if not wanted:
-            raise Problem(401, "No API key has been set on this server, so nobody is let in: set HEADSUP_API_KEY.")
-        if given is None or not hmac.compare_digest(key_hash(given.credentials), wanted):
-            raise Problem(401, "Give the API key as `Authorization: Bearer …`.")
-
-    return check
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
@@ -105,9 +75,9 @@ class Advance(BaseModel):
     seconds: float = Field(gt=0, le=LONGEST_ADVANCE_SECONDS)
 
 
-def clock_routes(clock: Clock, driver: Driver | None, check: Guard) -> APIRouter:
+def clock_routes(clock: Clock, driver: Driver | None, access: Access) -> APIRouter:
     """`GET /v1/clock`, and with a virtual clock `POST /v1/clock/advance`."""
-    router = APIRouter(prefix="/v1/clock", tags=["clock"], dependencies=[Depends(check)])
+    router = APIRouter(prefix="/v1/clock", tags=["clock"], dependencies=[Depends(access.needs(Role.READ))])
 
     @router.get("")
     async def now() -> dict[str, Any]:
@@ -116,7 +86,7 @@ def clock_routes(clock: Clock, driver: Driver | None, check: Guard) -> APIRouter
 
     if driver is not None:
 
-        @router.post("/advance")
+        @router.post("/advance", dependencies=[Depends(access.needs(Role.ADMIN))])
         async def advance(by: Advance) -> dict[str, Any]:
             """Let virtual time pass, with everything that becomes due on the way, and return when all of it is done."""
             return {"now": await driver.advance(timedelta(seconds=by.seconds))}
@@ -143,6 +113,9 @@ def _tell_errors(app: FastAPI) -> None:
         log.warning("request_failed", path=request.url.path, reason=error.reason)
         if isinstance(error, AskPerson):
             return _problem(409, error.reason)
+        if isinstance(error, Reject):
+            errors = [{"field": error.field, "reason": error.reason}] if error.field else []
+            return _problem(422, error.reason, errors=errors)
         status = 503 if isinstance(error, Retry) else 500
         return _problem(status, error.reason, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 

@@ -7,25 +7,28 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 import uvicorn
 import uvloop
 from fastapi import APIRouter, FastAPI
+from pydantic import SecretStr
 
+from shared.access import Access
 from shared.bus import connect
 from shared.bus.port import Bus, Producer
-from shared.clock import Clock
-from shared.errors import Halt
+from shared.clock import Clock, SystemClock
+from shared.errors import Halt, HeadsupError
 from shared.http import create_app
 from shared.seal import Sealer
 from shared.store.database import Database
 from shared.store.migrate import pending
-from shared.telemetry import Metrics
+from shared.store.stores import StoredKeys
+from shared.telemetry import Metrics, configure_logging
 from shared.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -47,6 +50,46 @@ class Parts:
     sealer: Sealer
     clock: Clock
     metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What a service's REST routes are made with: `producer` appends to the bus (it connects when it is first used),
+    `access` says who may call."""
+
+    producer: Producer
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One service, wired: its worker, and its REST routes where it has any."""
+
+    worker: Worker
+    router: APIRouter
+
+
+class Configured(Protocol):
+    """What a process needs to know before it has any parts; `shared.settings.Settings` is one."""
+
+    @property
+    def bus(self) -> str: ...
+    @property
+    def database_url(self) -> str: ...
+    @property
+    def secret(self) -> SecretStr: ...
+    @property
+    def api_key_hash(self) -> str: ...
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def log_format(self) -> str: ...
+    @property
+    def log_level(self) -> str: ...
+
+
+S = TypeVar("S", bound=Configured)
+Build = Callable[[Parts, S, Doors], Built]
 
 
 @asynccontextmanager
@@ -132,25 +175,45 @@ async def serve(
     return code
 
 
-async def serve_services(  # noqa: PLR0917 - the whole of a process's wiring
-    stop: asyncio.Event,
-    parts: Parts,
-    workers: Sequence[Worker],
-    routers: Sequence[APIRouter],
-    producer: Producer,
-    address: tuple[str, int],
-) -> int:
-    """One or more services on a prepared database and bus, until `stop`. `producer` is what the routes append with;
-    it connects when it is first used. Raises `Halt` where migrations are pending or the port cannot be had."""
+async def serve_services(stop: asyncio.Event, parts: Parts, settings: S, builds: Mapping[str, Build[S]]) -> int:
+    """Some services, by schema, on a prepared database and bus, until `stop`; the exit code. Raises `Halt` where
+    migrations are pending or the port cannot be had."""
     if behind := await pending(parts.database):
         raise Halt(f"the database is not up to date ({', '.join(behind)}): run `headsup db migrate`")
-    bound = listen(address)
+    if not settings.api_key_hash:
+        log.warning("no_first_api_key", effect="REST lets in only keys that were set before: set HEADSUP_API_KEY")
+    bound = listen(settings.address)
     log.info("listening", url="http://{}:{}".format(*bound.getsockname()[:2]))
+    doors = Doors(parts.bus.producer(), Access(settings.api_key_hash, StoredKeys(parts.database, min(builds))))
+    built = [build(parts, settings, doors) for build in builds.values()]
+    workers = [one.worker for one in built]
     try:
-        return await serve(stop, workers, create_app(workers, parts.metrics, routers), bound)
+        return await serve(stop, workers, create_app(workers, parts.metrics, [one.router for one in built]), bound)
     finally:
         bound.close()
-        await producer.stop()
+        await doors.producer.stop()
+
+
+def alone(schema: str, load: Callable[[], S], build: Build[S]) -> int:
+    """Run one service in this process, set up by its environment, until a signal; the exit code."""
+    try:
+        settings = load()
+        configure_logging(settings.log_format == "json", settings.log_level)
+        if not settings.database_url:
+            raise Halt("HEADSUP_DATABASE is not set: `headsup up` brings its own database, a single service does not")
+        sealer = Sealer.from_base64(settings.secret.get_secret_value())
+
+        async def main(stop: asyncio.Event) -> int:
+            async with connected(settings.bus, settings.database_url, sealer, SystemClock()) as parts:
+                return await serve_services(stop, parts, settings, {schema: build})
+
+        return run(main)
+    except ValueError as error:  # BadSettings: the text names every variable at fault
+        complain(str(error))
+        return USAGE
+    except HeadsupError as error:
+        complain(error.reason)
+        return FAILED
 
 
 def _end(server: uvicorn.Server) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from shared.events.stores import NewStores
 from shared.events.topics import PARTITIONS
 from shared.seal import Sealer
 from shared.store.database import normalise_url
@@ -104,6 +105,7 @@ class Settings(BaseSettings):
     clock: Annotated[str, AfterValidator(_clock)] = "system"
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    new_stores: Literal["", "hold", "live"] = ""
     horizon_days: Annotated[int, Field(ge=1, le=3650)] = 180
     topics: TopicSettings = TopicSettings()
     detector: DetectorSettings = DetectorSettings()
@@ -122,6 +124,13 @@ class Settings(BaseSettings):
     @property
     def kafka(self) -> bool:
         return self.bus.startswith("kafka://")
+
+    @property
+    def stores_begin(self) -> NewStores:
+        """What holds for a store that nobody has set up: live in embedded mode, held in production."""
+        if self.new_stores:
+            return NewStores(self.new_stores)
+        return NewStores.HOLD if self.kafka else NewStores.LIVE
 
     @property
     def virtual(self) -> Setting | None:

@@ -14,7 +14,7 @@ from shared.errors import HeadsupError
 from shared.process import FAILED, USAGE, complain
 from shared.settings import BadSettings
 
-SERVICES: Final = (Service(detector.SCHEMA, detector.TOPICS, detector.build, detector.routes),)
+SERVICES: Final = (Service(detector.SCHEMA, detector.TOPICS, detector.build),)
 
 ABOUT = """Headsup tells a shop's customers about trouble with their order before they have to ask.
 

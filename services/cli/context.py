@@ -11,19 +11,16 @@ from typing import Annotated, Any, Final, cast
 
 import msgspec
 import typer
-from fastapi import APIRouter
 from rich.console import Console
 from sqlalchemy import text
 
-from shared.bus.port import Bus, Producer
+from shared.bus.port import Bus
 from shared.clock import Clock, SystemClock, VirtualClock
 from shared.errors import Halt
-from shared.http import Guard
-from shared.process import Parts, bus_at, connected, one_line
+from shared.process import Built, Doors, Parts, bus_at, connected, one_line
 from shared.seal import Sealer
 from shared.settings import Settings
 from shared.store.database import Database
-from shared.worker import Worker
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="The data folder of embedded mode.", envvar=None, show_default=".headsup")
@@ -39,8 +36,7 @@ class Service:
 
     name: str
     topics: tuple[str, ...]
-    build: Callable[[Parts, Settings], Worker]
-    routes: Callable[[Parts, Producer, Guard], APIRouter]
+    build: Callable[[Parts, Settings, Doors], Built]
 
     @property
     def group(self) -> str:

@@ -30,15 +30,17 @@ from services.cli.context import (
 )
 from services.cli.provision import apply_topics
 from shared import http, process
+from shared.access import Access, key_hash
 from shared.bus.local import LocalBus
 from shared.bus.port import Bus
 from shared.clock import Clock, SystemClock, VirtualClock
 from shared.errors import Halt, Retry
-from shared.process import Parts
+from shared.process import Doors, Parts
 from shared.settings import BadSettings, Settings, load
 from shared.store.database import Database
 from shared.store.embedded import EmbeddedPostgres
 from shared.store.migrate import upgrade_all
+from shared.store.stores import StoredKeys
 from shared.telemetry import configure_logging
 from shared.virtual import Driver
 
@@ -91,13 +93,7 @@ def run(
 
 async def _run(stop: asyncio.Event, settings: Settings, chosen: Sequence[Service]) -> int:
     async with process.connected(settings.bus, settings.database_url, sealer_of(settings), SystemClock()) as parts:
-        producer = parts.bus.producer()
-        if not settings.api_key_hash:
-            log.warning("no_api_key", effect="REST lets nobody in until HEADSUP_API_KEY is set")
-        check = http.guard(settings.api_key_hash)
-        workers = [service.build(parts, settings) for service in chosen]
-        routers = [service.routes(parts, producer, check) for service in chosen]
-        return await process.serve_services(stop, parts, workers, routers, producer, settings.address)
+        return await process.serve_services(stop, parts, settings, {one.name: one.build for one in chosen})
 
 
 async def _up(stop: asyncio.Event, settings: Settings, known: Mapping[str, Service], json: bool) -> int:
@@ -112,14 +108,13 @@ async def _up(stop: asyncio.Event, settings: Settings, known: Mapping[str, Servi
         clock = await _clock(settings, url)
         parts = await stack.enter_async_context(process.connected(settings.bus, url, sealer_of(settings), clock))
         await apply_topics(parts.bus, settings)
-        producer = parts.bus.producer()
-        stack.push_async_callback(producer.stop)
-        workers = [service.build(parts, settings) for service in known.values()]
         hashed, key = _api_key(settings)
-        check = http.guard(hashed)
+        doors = Doors(parts.bus.producer(), Access(hashed, StoredKeys(parts.database, min(known))))
+        stack.push_async_callback(doors.producer.stop)
+        built = [service.build(parts, settings, doors) for service in known.values()]
+        workers = [one.worker for one in built]
         driver = _driver(settings, parts, workers)
-        routers = [service.routes(parts, producer, check) for service in known.values()]
-        routers.append(http.clock_routes(clock, driver, check))
+        routers = [*(one.router for one in built), http.clock_routes(clock, driver, doors.access)]
         app = http.create_app(workers, parts.metrics, routers)
         where = "http://{}:{}".format(*bound.getsockname()[:2])
         running = Running(os.getpid(), where, url, settings.bus, isinstance(clock, VirtualClock))
@@ -166,8 +161,8 @@ def _api_key(settings: Settings) -> tuple[str, str]:
         return kept.read_text().strip(), ""
     key = "hu_" + secrets.token_hex(24)
     kept.touch(mode=0o600)
-    kept.write_text(http.key_hash(key) + "\n")
-    return http.key_hash(key), key
+    kept.write_text(key_hash(key) + "\n")
+    return key_hash(key), key
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """The detector: notices trouble with an order before the customer does.
 
-Consumes `headsup.orders.v1` and `headsup.tracking.v1`.
+Consumes `headsup.orders.v1`, `headsup.tracking.v1` and `headsup.settings.v1`.
 Emits `incident.opened|updated|resolved.v1` on `headsup.incidents.v1`, and on `headsup.dead-letters.v1` what it cannot
 apply.
 Owns the schema `detector`: orders as far as its rules need them, parcels, due times.
@@ -8,35 +8,27 @@ Owns the schema `detector`: orders as far as its rules need them, parcels, due t
 `python -m services.detector` runs it alone (as `headsup run detector`), set up by the environment and `headsup.toml`.
 """
 
-import asyncio
 import sys
 from datetime import timedelta
 from typing import Final
-
-from fastapi import APIRouter
 
 from services.detector import api
 from services.detector.handlers import Detector
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.shipping_delay import Policy
-from shared import http, process
-from shared.bus.port import Producer
-from shared.clock import SystemClock
-from shared.errors import Halt, HeadsupError
-from shared.events.topics import ORDERS, TRACKING
-from shared.process import Parts
-from shared.seal import Sealer
-from shared.settings import BadSettings, Settings, load
-from shared.telemetry import configure_logging
+from shared import process
+from shared.events.topics import ORDERS, SETTINGS, TRACKING
+from shared.process import Built, Doors, Parts
+from shared.settings import Settings, load
 from shared.worker import Worker, WorkerSettings
 
 SCHEMA: Final = "detector"
-TOPICS: Final = (ORDERS, TRACKING)
+TOPICS: Final = (ORDERS, TRACKING, SETTINGS)
 
 
-def build(parts: Parts, settings: Settings) -> Worker:
-    """The detector's worker, ready to run."""
-    return Worker(
+def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
+    """The detector, ready to run."""
+    worker = Worker(
         WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
         Detector(PostgresOrders(), parts.sealer, policy(settings)),
         bus=parts.bus,
@@ -45,11 +37,7 @@ def build(parts: Parts, settings: Settings) -> Worker:
         clock=parts.clock,
         metrics=parts.metrics,
     )
-
-
-def routes(parts: Parts, producer: Producer, check: http.Guard) -> APIRouter:
-    """The detector's REST routes."""
-    return api.router(producer, parts.sealer, check)
+    return Built(worker, api.router(doors, parts))
 
 
 def policy(settings: Settings) -> Policy:
@@ -63,30 +51,5 @@ def policy(settings: Settings) -> Policy:
     )
 
 
-async def serve(stop: asyncio.Event, settings: Settings) -> int:
-    """Run the detector alone until `stop`; the exit code."""
-    if not settings.database_url:
-        raise Halt("HEADSUP_DATABASE is not set: `headsup up` brings its own database, a single service does not")
-    sealer = Sealer.from_base64(settings.secret.get_secret_value())
-    async with process.connected(settings.bus, settings.database_url, sealer, SystemClock()) as parts:
-        producer = parts.bus.producer()
-        check = http.guard(settings.api_key_hash)
-        worker, router = build(parts, settings), routes(parts, producer, check)
-        return await process.serve_services(stop, parts, [worker], [router], producer, settings.address)
-
-
-def main() -> int:
-    try:
-        settings = load()
-        configure_logging(settings.log_format == "json", settings.log_level)
-        return process.run(lambda stop: serve(stop, settings))
-    except BadSettings as error:
-        process.complain(str(error))
-        return process.USAGE
-    except HeadsupError as error:
-        process.complain(error.reason)
-        return process.FAILED
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.alone(SCHEMA, load, build))

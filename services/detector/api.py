@@ -7,12 +7,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel
 
-from shared.bus.port import Message, Producer
+from shared.bus.port import Message
 from shared.errors import Reject
+from shared.events.stores import Role
 from shared.events.text import scrub
-from shared.http import Guard, Problem, bounded_body
+from shared.http import bounded_body
 from shared.ingest import prepare
-from shared.seal import Sealer
+from shared.problems import Problem
+from shared.process import Doors, Parts
 
 MAX_REQUEST = 8 * 1024 * 1024
 """Bytes of one request; one event within it has the codec's own limit of 1 MiB."""
@@ -46,9 +48,10 @@ class Answer(BaseModel):
     events: list[Result]
 
 
-def router(producer: Producer, sealer: Sealer, check: Guard) -> APIRouter:
-    """The routes, appending with `producer` (started by the caller)."""
-    routes = APIRouter(prefix="/v1", tags=["detector"], dependencies=[Depends(check)])
+def router(doors: Doors, parts: Parts) -> APIRouter:
+    """The detector's routes."""
+    producer, sealer = doors.producer, parts.sealer
+    routes = APIRouter(prefix="/v1", tags=["detector"], dependencies=[Depends(doors.access.needs(Role.INGEST))])
 
     @routes.post(
         "/events",

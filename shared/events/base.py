@@ -167,6 +167,8 @@ class Payload(Part):
     TYPE: ClassVar[str] = ""
     TOPIC: ClassVar[str] = ""
     KEY: ClassVar[tuple[str, ...]] = ("order_id",)
+    LASTING: ClassVar[bool] = False
+    """A setting that holds until it is replaced: never too old."""
 
     @property
     def key(self) -> str:

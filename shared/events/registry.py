@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Final
 
-from shared.events import incidents, orders, parcels, stock, topics
+from shared.events import cases, deliveries, incidents, notices, orders, parcels, replies, stock, stores, topics
 from shared.events.base import Payload
 
-_MODULES: Final[tuple[ModuleType, ...]] = (orders, parcels, stock, incidents)
+_MODULES: Final[tuple[ModuleType, ...]] = (
+    orders, parcels, stock, incidents, stores, notices, deliveries, replies, cases,
+)  # fmt: skip
 
 
 def _events() -> Iterator[type[Payload]]:

@@ -20,7 +20,7 @@ from shared.store.offsets import Position
 from shared.store.outbox import Relay
 from shared.store.unit import Raced, UnitOfWork
 from shared.telemetry import Metrics
-from shared.worker.handler import Handler, WorkerSettings
+from shared.worker.handler import Background, Handler, WorkerSettings
 from shared.worker.storm import Storm
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,14 @@ class Shell:
     clock: Clock
     relay: Relay
     metrics: Metrics
+    background: Sequence[Background] = ()
+
+    def committed(self, emitted: bool) -> None:
+        """A transaction was committed: whoever works on it looks now."""
+        if emitted:
+            self.relay.nudge()
+        for work in self.background:
+            work.nudge()
 
 
 @dataclass(slots=True)
@@ -64,7 +72,7 @@ def decode_batch(records: Sequence[Record], storm: Storm, accepted_until: int, o
         batch.next_offset = record.offset + 1
         try:
             event = decode(record)
-            if event.time < oldest:
+            if event.time < oldest and not event.data.LASTING:
                 raise Reject(f"{TOO_OLD}: it happened before the state horizon ({oldest:%Y-%m-%d})", "time")
         except Reject as error:
             batch.refused.append(Refused(record, error.field, error.reason))
@@ -169,8 +177,7 @@ class BatchRunner:
                 await offsets.advance(connection, schema, self._partition, self.position, next_offset)
                 await unit.flush()
         self.position = Position(next_offset, self.position.epoch, None, self._accepted_until)
-        if unit.emitted:
-            shell.relay.nudge()
+        shell.committed(bool(unit.emitted))
         shell.metrics.applied(self._partition.topic, len(events), unit.spent)
         for letter in refused:
             shell.metrics.dead_letters.labels(letter.record.topic).inc()

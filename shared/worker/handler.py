@@ -28,6 +28,27 @@ class Handler(Protocol):
         ...
 
 
+class Background(Protocol):
+    """Work beside the batches, on what they committed: the dispatcher's sending. It takes its work from the database,
+    so a crash loses none."""
+
+    async def run(self) -> None:
+        """Until `stop`. Waits out what passes by itself."""
+        ...
+
+    def stop(self) -> None:
+        """Finish what is in hand, then end `run`. Safe to call twice."""
+        ...
+
+    def nudge(self) -> None:
+        """Something was committed, or time has moved: look now rather than at the next poll."""
+        ...
+
+    async def settled(self) -> bool:
+        """True when nothing is left to do at this instant. Raises `Retry`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """How one service's worker behaves. The schema's name is the consumer group's, with `headsup.` before it."""

@@ -44,7 +44,6 @@ class Sweeper:
             fired = len(unit.wakes)
             emitted = bool(unit.emitted)
             await unit.flush()
-        if emitted:
-            shell.relay.nudge()
+        shell.committed(emitted)
         shell.metrics.timers_fired.inc(fired)
         return len(due), fired

@@ -8,7 +8,7 @@ is emitted is sent at least once, with a stable id. A stop finishes the batches 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -22,13 +22,15 @@ from shared.store.database import Database
 from shared.store.outbox import Relay
 from shared.telemetry import Metrics
 from shared.worker.batch import Shell
-from shared.worker.handler import Handler, WorkerSettings
+from shared.worker.handler import Background, Handler, WorkerSettings
 from shared.worker.partition import PartitionLoop
 from shared.worker.sweep import Sweeper
 
 log = structlog.get_logger(__name__)
 
 START_RETRY_SECONDS = 1.0
+BACKGROUND_SECONDS = 5.0
+"""How long a stop waits for calls under way; what is cut off is settled as unknown by who comes next."""
 REVOKE_SECONDS = 4.0
 """Below the session time-out: a slower batch is dropped and fails by its epoch."""
 
@@ -46,6 +48,7 @@ class Worker:
         sealer: Sealer,
         clock: Clock,
         metrics: Metrics,
+        background: Sequence[Background] = (),
     ) -> None:
         self.settings = settings
         self.metrics = metrics.of(settings.schema)
@@ -54,7 +57,8 @@ class Worker:
         self._clock = clock
         self._producer = bus.producer()
         self._relay = Relay(database, settings.schema, self._producer)
-        self._shell = Shell(settings, handler, database, sealer, clock, self._relay, self.metrics)
+        self._background = tuple(background)
+        self._shell = Shell(settings, handler, database, sealer, clock, self._relay, self.metrics, self._background)
         self._sweeper = Sweeper(self._shell)
         self._loops: dict[Partition, PartitionLoop] = {}
         self._consumer: Consumer | None = None
@@ -73,6 +77,8 @@ class Worker:
     def nudge(self) -> None:
         """Observe the logs' ends and sweep now rather than at the next tick (virtual time, tests)."""
         self._nudged.set()
+        for work in self._background:
+            work.nudge()
 
     @property
     def ready(self) -> str:
@@ -93,18 +99,25 @@ class Worker:
         await self._patiently(self._producer.start)
         relay = asyncio.create_task(self._relay.run(), name="relay")
         probe = asyncio.create_task(self._probe_loop(), name="probe")
+        aside = [asyncio.create_task(work.run(), name="background") for work in self._background]
         try:
             while not self._stopping.is_set():
                 await self._one_membership()
         finally:
             probe.cancel()
+            for work in self._background:
+                work.stop()
+            if aside:
+                await asyncio.wait(aside, timeout=BACKGROUND_SECONDS)
             self._relay.stop()
             await asyncio.wait([relay, probe], timeout=2.0)
-            relay.cancel()
+            for task in (relay, *aside):
+                task.cancel()
             await self._producer.stop()
 
     async def settled(self) -> bool:
-        """True when nothing is left to do at this instant: logs applied to their ends, no timer due, outbox empty."""
+        """True when nothing is left to do at this instant: logs applied to their ends, no timer due, outbox empty, the
+        background at rest."""
         now, loops = self._clock.now(), dict(self._loops)
         with contextlib.suppress(Retry):
             if self._consumer is None or not loops:
@@ -118,7 +131,9 @@ class Worker:
                 mark = await offsets.watermark(connection, self.settings.schema, self.settings.topics)
                 first = await timers.earliest(connection, self.settings.schema)
                 waiting, _ = await outbox.depth(connection, self.settings.schema)
-            return mark is not None and mark >= now and (first is None or first > now) and waiting == 0
+            if not (mark is not None and mark >= now and (first is None or first > now) and waiting == 0):
+                return False
+            return all([await work.settled() for work in self._background])
         return False
 
     async def next_due(self) -> datetime | None:

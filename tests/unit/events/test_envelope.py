@@ -36,6 +36,11 @@ KEYS = {
     "parcel.scanned.v1": b"SF1",
     "parcel.eta_changed.v1": b"SF1",
     "remedy.failed.v1": b"R-1",
+    "store.configured.v1": b"shop-1",
+    "sending.stopped.v1": b"stop/shop-1/*/sms",
+    "wave.released.v1": b"wave/W-1",
+    "api_key.set.v1": b"key/erp",
+    "wave.paused.v1": b"W-1",
 }
 
 
