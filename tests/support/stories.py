@@ -64,7 +64,12 @@ class Order:
         return self._event(data, at, f"promise-{at}")
 
     def estimate(
-        self, at: float, ship_at: float, cause: str | None = "warehouse_backlog", *, lines: tuple[str, ...] | None = None
+        self,
+        at: float,
+        ship_at: float,
+        cause: str | None = "warehouse_backlog",
+        *,
+        lines: tuple[str, ...] | None = None,
     ) -> Event[Any]:
         data = OrderShipEstimated(order_id=self.order_id, ship_at=START + hours(ship_at), cause=cause, lines=lines)
         return self._event(data, at, f"estimate-{at}-{ship_at}{_about(lines)}")

@@ -39,8 +39,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Payment(NamedTuple):
-    """The small part of `order.paid.v1` that rules need; the whole of it is kept beside the state. `values` is what each
-    of `lines` costs, quantity times price; empty where a state was kept before it was."""
+    """The small part of `order.paid.v1` that rules need; the whole of it is kept beside the state. `values` is what
+    each of `lines` costs, quantity times price; empty in states that are older than this field."""
 
     stamp: Stamp
     store_id: str

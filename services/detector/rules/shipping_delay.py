@@ -17,7 +17,6 @@ from services.detector.rules.pending import Word, delivered, first_shipped, pend
 from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
 
-
 _UNSURE = "a deadline has passed by the clock, and what came before it may be unread"
 
 
@@ -157,7 +156,9 @@ def _look(word: Word, promise: datetime, promised_at: datetime, moment: Moment, 
     if estimate is not None and estimate.ship_at > promise:
         if moment.unsure(estimate.ship_at):
             return _Look(None, _UNSURE, estimate.ship_at)
-        return _Look(late_from, f"the warehouse ships on {_day(estimate.ship_at)}, after the promise of {_day(promise)}")
+        return _Look(
+            late_from, f"the warehouse ships on {_day(estimate.ship_at)}, after the promise of {_day(promise)}"
+        )
     if moment.passed(late_from):
         how = "has passed" if moment.passed(promise) else "is near"
         return _Look(warn_at, f"not shipped, and the promise of {_day(promise)} {how}")

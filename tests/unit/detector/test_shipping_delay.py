@@ -277,7 +277,7 @@ class TestInParts:
         assert play(ORDER.paid(promise=48, lines=2), *said, at=6)[1].emit is None
 
     def test_a_packed_line_does_not_speak_for_the_others(self) -> None:
-        assert opened(play(ORDER.paid(promise=48, lines=2), ORDER.packed(30, ("L1",)), at=36)[1])
+        assert not opened(play(ORDER.paid(promise=48, lines=2), ORDER.packed(30, ("L1",)), at=36)[1]).breached
 
     def test_packed_counts_once_all_that_is_left_is_packed(self) -> None:
         events = (ORDER.packed(30, ("L1",)), ORDER.shipped(31, lines=("L2",)))
@@ -287,7 +287,7 @@ class TestInParts:
 
     def test_a_confirmation_of_one_line_does_not_speak_for_the_others(self) -> None:
         confirmed = ORDER.estimate(36, ship_at=46, lines=("L1",))
-        assert opened(play(ORDER.paid(promise=48, lines=2), confirmed, at=36)[1])
+        assert not opened(play(ORDER.paid(promise=48, lines=2), confirmed, at=36)[1]).breached
 
 
 class TestCatchingUp:
