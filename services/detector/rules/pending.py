@@ -25,12 +25,12 @@ def pending_lines(state: OrderState) -> tuple[str, ...]:
     gone: set[str] = set()
     for lines in (*_shipped(state), *(part.lines for part in state.cancelled.values())):
         gone.update(payment.lines if lines is None else lines)
-    returned = Decimal(0)
     for refund in state.refunds.values():
         gone.update(payment.lines if refund.whole else _paid_back(payment, refund))
-        returned += refund.amount or 0
-    if returned and returned >= payment.total:
-        return ()
+    if state.refunds:
+        returned = sum((refund.amount or Decimal(0) for refund in state.refunds.values()), Decimal(0))
+        if returned and returned >= payment.total:
+            return ()
     return tuple(line for line in payment.lines if line not in gone)
 
 
@@ -63,8 +63,7 @@ def _shipped(state: OrderState) -> Iterable[tuple[str, ...] | None]:
             yield None
     if state.delivered is not None and (state.delivered.lines is not None or not in_parts):
         yield state.delivered.lines
-    arrived = tuple(line for line, facts in state.by_line.items() if facts.delivered)
-    if arrived:
+    if state.by_line and (arrived := tuple(line for line, facts in state.by_line.items() if facts.delivered)):
         yield arrived
 
 

@@ -89,9 +89,8 @@ def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
     if state.promise is None and payment.kind is not OrderKind.STOCK:
         return Verdict(None, How.PROMISE_MOVED, f"{payment.kind} without a promise is never late", None)
     promise = state.promise.ship_by if state.promise else payment.paid_at + policy.assumed_promise
-    promised_at = said_at(state.promise.stamp) if state.promise else payment.paid_at
     said = words(state, pending)
-    looks = [_look(word, promise, promised_at, moment, policy) for word in said]
+    looks = [_look(state, word, promise, moment, policy) for word in said]
     late = [look for look in looks if look.since is not None]
     if not late:
         return _in_time(state, promise, looks)
@@ -141,7 +140,7 @@ class _Look(NamedTuple):
     over: How | None = None
 
 
-def _look(word: Word, promise: datetime, promised_at: datetime, moment: Moment, policy: Policy) -> _Look:
+def _look(state: OrderState, word: Word, promise: datetime, moment: Moment, policy: Policy) -> _Look:
     estimate, packed = word
     warn_at = promise - policy.warn_before
     if estimate is not None and estimate.ship_at > promise:
@@ -151,7 +150,7 @@ def _look(word: Word, promise: datetime, promised_at: datetime, moment: Moment, 
         late_from = max(estimate.ship_at, warn_at)
     else:
         late_from = warn_at
-    if packed is not None and said_at(packed) <= max(late_from, promised_at):
+    if packed is not None and said_at(packed) <= max(late_from, _promised_at(state)):
         return _packed(promise, moment)
     if estimate is not None and estimate.ship_at > promise:
         if moment.unsure(estimate.ship_at):
@@ -182,14 +181,27 @@ def _packed(promise: datetime, moment: Moment) -> _Look:
 
 def _in_time(state: OrderState, promise: datetime, looks: Collection[_Look]) -> Verdict:
     """No line is late, or none is for certain: that leaves an open incident open."""
-    look_at = min(look.look_at for look in looks if look.look_at is not None)
-    unsure = [look for look in looks if look.over is None]
-    if unsure:
-        return Verdict(None, None, unsure[0].reason, look_at)
-    over = How.PACKED if all(look.over is How.PACKED for look in looks) else How.BACK_IN_TIME
+    soonest = min(looks, key=_by_look_at)
+    over = How.PACKED
+    for look in looks:
+        if look.over is None:
+            return Verdict(None, None, _UNSURE, soonest.look_at)
+        if look.over is not How.PACKED:
+            over = How.BACK_IN_TIME
     if state.incident is not None and state.incident.old_date != promise:
         over = How.PROMISE_MOVED
-    return Verdict(None, over, min(look.reason for look in looks if look.look_at == look_at), look_at)
+    return Verdict(None, over, soonest.reason, soonest.look_at)
+
+
+def _by_look_at(look: _Look) -> datetime:
+    assert look.look_at is not None
+    return look.look_at
+
+
+def _promised_at(state: OrderState) -> datetime:
+    """When the promise was made: before that nothing could be late."""
+    assert state.payment is not None
+    return said_at(state.promise.stamp) if state.promise is not None else state.payment.paid_at
 
 
 def _ended(state: OrderState) -> How:
