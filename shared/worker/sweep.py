@@ -19,6 +19,7 @@ class Sweeper:
         async with shell.database.transaction() as connection:
             mark = await offsets.watermark(connection, schema, shell.settings.topics)
             first = await timers.earliest(connection, schema)
+        shell.watermark.at = mark
         now = shell.clock.now()
         while mark is not None and first is not None and first <= mark:
             claimed, fired = await self._slice(mark)
@@ -39,7 +40,7 @@ class Sweeper:
             due = await timers.claim(connection, schema, mark, shell.settings.sweep_keys)
             if not due:
                 return 0, 0
-            unit = UnitOfWork(connection, schema, shell.clock.now())
+            unit = UnitOfWork(connection, schema, shell.clock.now(), mark)
             await shell.handler.wake(unit, due)
             fired = len(unit.wakes)
             emitted = bool(unit.emitted)
