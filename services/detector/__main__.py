@@ -37,7 +37,7 @@ TOPICS: Final = (ORDERS, TRACKING)
 def build(parts: Parts, settings: Settings) -> Worker:
     """The detector's worker, ready to run."""
     return Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
         Detector(PostgresOrders(), parts.sealer, policy(settings)),
         bus=parts.bus,
         database=parts.database,

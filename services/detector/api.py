@@ -15,7 +15,7 @@ from shared.ingest import prepare
 from shared.seal import Sealer
 
 MAX_REQUEST = 8 * 1024 * 1024
-"""Bytes of one request; one event within it has the codec's own limit of 1 MiB."""
+"""Bytes of one request; one event within it has the codec's own limit of 512 KiB."""
 MAX_EVENTS = 1000
 
 _KINDS = ("application/json", "application/cloudevents+json", "application/cloudevents-batch+json")

@@ -30,7 +30,12 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, connection: AsyncConnection, schema: str, now: datetime, watermark: datetime | None, careful: bool = False
+        self,
+        connection: AsyncConnection,
+        schema: str,
+        now: datetime,
+        watermark: datetime | None = None,
+        careful: bool = False,
     ) -> None:
         self.connection = connection
         self.schema = schema

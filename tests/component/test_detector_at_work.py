@@ -38,7 +38,7 @@ async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bu
 async def rig(bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
     topics = (f"orders-{unique}", f"tracking-{unique}")
     await prepare_topics(bus, *topics)
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(6))) as rig:
+    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(6)), ahead=hours(48)) as rig:
         yield rig
 
 
