@@ -33,6 +33,13 @@ STORM = (
 )
 
 
+@dataclass(slots=True)
+class Watermark:
+    """The service's watermark as the last sweep read it. The true one only rises, so this one is never too late."""
+
+    at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Shell:
     """What a worker's parts share: the wiring of one service."""
@@ -44,6 +51,7 @@ class Shell:
     clock: Clock
     relay: Relay
     metrics: Metrics
+    watermark: Watermark = field(default_factory=Watermark)
 
 
 @dataclass(slots=True)
@@ -193,7 +201,7 @@ class BatchRunner:
     ) -> None:
         shell, schema = self._shell, self._shell.settings.schema
         async with shell.database.transaction() as connection:
-            unit = UnitOfWork(connection, schema, shell.clock.now(), careful)
+            unit = UnitOfWork(connection, schema, shell.clock.now(), shell.watermark.at, careful)
             if events:
                 await shell.handler.apply(unit, [event for _, event in events])
             if refused:

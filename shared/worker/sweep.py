@@ -45,6 +45,7 @@ class Sweeper:
         async with shell.database.transaction() as connection:
             mark = await offsets.watermark(connection, schema, shell.settings.topics)
             first = await timers.earliest(connection, schema)
+        shell.watermark.at = mark
         now = shell.clock.now()
         if mark is not None and first is not None and first <= mark:
             await self._fire(mark)
@@ -86,7 +87,7 @@ class Sweeper:
                 due = await timers.claim(connection, schema, mark, limit)
                 if not due:
                     return 0, ()
-                unit = UnitOfWork(connection, schema, shell.clock.now())
+                unit = UnitOfWork(connection, schema, shell.clock.now(), mark)
                 await wake(unit, due)
                 await unit.flush()
         except Exception as error:
