@@ -8,6 +8,7 @@ import contextlib
 import copy
 import logging
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,6 +135,11 @@ def configure_logging(json: bool, level: str = "INFO") -> None:
     )
     # aiokafka reports every lost connection as an error while it reconnects by itself; our own metrics tell the lag.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def where(error: BaseException) -> str:
+    """The way an error came, for the log; without its message, which may quote data and with it a phone."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

@@ -43,8 +43,7 @@ def transient(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError):
         state = _sqlstate(error)
-        lost = error.connection_invalidated or (state is None and not _never_sent(error))
-        return lost or (state is not None and state[:2] in TRANSIENT_CLASSES)
+        return error.connection_invalidated or state is None or state[:2] in TRANSIENT_CLASSES
     # SQLAlchemy's word for a transaction whose connection died under it.
     return isinstance(error, InvalidRequestError) and "invalid transaction" in str(error)
 
@@ -52,10 +51,7 @@ def transient(error: BaseException) -> bool:
 def about_the_data(error: BaseException) -> bool:
     """True where what was to be written may be at fault, so that leaving out a part of it may help. False for whatever
     the database says about itself (a missing table, a right, a full index): there every input would fail alike."""
-    if not isinstance(error, DBAPIError):
-        return True
-    state = _sqlstate(error)
-    return (state is not None and state[:2] in DATA_CLASSES) or _never_sent(error)
+    return not isinstance(error, DBAPIError) or (_sqlstate(error) or "")[:2] in DATA_CLASSES
 
 
 def described(error: BaseException) -> str:
@@ -67,11 +63,6 @@ def described(error: BaseException) -> str:
 def _sqlstate(error: BaseException) -> str | None:
     state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
     return state
-
-
-def _never_sent(error: BaseException) -> bool:
-    """The driver itself refused a value."""
-    return isinstance(error, DBAPIError) and error.orig is not None and isinstance(error.orig.__cause__, ValueError)
 
 
 class Database:

@@ -19,7 +19,7 @@ from shared.store.deadletters import Refused
 from shared.store.offsets import Position
 from shared.store.outbox import Relay
 from shared.store.unit import Raced, UnitOfWork
-from shared.telemetry import Metrics
+from shared.telemetry import Metrics, where
 from shared.worker.handler import Background, Handler, WorkerSettings
 from shared.worker.storm import Storm
 
@@ -191,7 +191,9 @@ class BatchRunner:
         if isinstance(error, AskPerson):
             return Refused.because(record, error.reason)
         # A defect of ours: the record is kept for a retry after the repair, and the log says where to look.
-        log.error("handler_failed", partition=str(self._partition), offset=record.offset, exc_info=error)
+        log.error(
+            "handler_failed", partition=str(self._partition), offset=record.offset, error=why(error), where=where(error)
+        )
         return Refused.because(record, f"the {self._shell.settings.schema} failed on it ({why(error)})")
 
     async def _apply(

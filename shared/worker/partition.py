@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from shared.bus.port import Bounds, Consumer, Partition, Record
 from shared.errors import Halt, LostOwnership, Retry
 from shared.store import offsets
 from shared.store.offsets import Position
+from shared.telemetry import where
 from shared.worker.batch import BatchRunner, Shell, why
 
 log = structlog.get_logger(__name__)
@@ -96,13 +96,10 @@ class PartitionLoop:
                 log.error("partition_halted", partition=str(self.partition), reason=error.reason)
                 do_next = self._write_halt
             except Exception as error:
-                log.log(
-                    logging.WARNING if isinstance(error, Retry) else logging.ERROR,
-                    "partition_retries",
-                    partition=str(self.partition),
-                    reason=why(error),
-                    exc_info=_defect(error),
-                )
+                if isinstance(error, Retry):
+                    log.warning("partition_retries", partition=str(self.partition), reason=error.reason)
+                else:
+                    log.error("partition_retries", partition=str(self.partition), reason=why(error), where=where(error))
                 self._shell.metrics.retries.inc()
                 await self._pause(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
@@ -208,7 +205,3 @@ class PartitionLoop:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), seconds)
-
-
-def _defect(error: Exception) -> Exception | None:
-    return None if isinstance(error, Retry) else error

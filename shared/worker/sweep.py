@@ -9,6 +9,7 @@ import structlog
 from shared.store import offsets, outbox, timers
 from shared.store.timers import Due
 from shared.store.unit import UnitOfWork
+from shared.telemetry import where
 from shared.worker.batch import Shell, blames_input, why
 
 log = structlog.get_logger(__name__)
@@ -105,7 +106,14 @@ class Sweeper:
             failures = self._failures[culprit.key] = self._failures.get(culprit.key, 0) + 1
             delay = min(FIRST_DELAY * 2 ** min(failures - 1, 10), LONGEST_DELAY)
             unit.wake(culprit.key, unit.now + delay)
-            log.error("timer_failed", key=culprit.key, failures=failures, again_at=unit.now + delay, exc_info=error)
+            log.error(
+                "timer_failed",
+                key=culprit.key,
+                failures=failures,
+                delay_seconds=delay.total_seconds(),
+                error=why(error),
+                where=where(error),
+            )
             self._shell.metrics.timers_failed.inc()
 
         return wake

@@ -5,6 +5,7 @@ Every row has good neighbours before and behind it on the same partition: they a
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator
@@ -260,7 +261,20 @@ async def test_a_header_whose_name_is_not_utf_8_halts_and_can_be_passed_over(
     async with at_work(bus, database, topic, clock=VirtualClock(START + hours(6))) as rig:
         await rig.publish([Order("before").paid()])
         await rig.settled()
-        kcat = ["kcat", "-P", "-b", kafka.bootstrap, "-t", topic, "-p", "0", "-k", "BAD", "-H", b"na\xffme=x"]
+        kcat = [
+            "kcat",
+            "-P",
+            "-b",
+            kafka.bootstrap,
+            "-t",
+            topic,
+            "-p",
+            "0",
+            "-k",
+            "BAD",
+            "-H",
+            os.fsdecode(b"na\xffme=x"),
+        ]
         await asyncio.to_thread(subprocess.run, kcat, input=b"nonsense", check=True)
         await rig.publish([Order("behind").paid()])
 
