@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.bus.port import Message, check_sizes
 from shared.errors import Reject
-from shared.events.envelope import Event, decode_structured, to_message
+from shared.events.envelope import MAX_BODY, Event, decode_structured, to_message
 from shared.events.orders import OrderPaid
 from shared.events.registry import MODELS
 from shared.events.topics import ROLES, SERVICES
@@ -31,6 +31,8 @@ def prepare(sealer: Sealer, body: bytes) -> Message:
         message = to_message(sealed(sealer, event))
     except ValueError as error:
         raise Reject(f"{error}.", "data") from None
+    if len(message.value or b"") > MAX_BODY:
+        raise Reject(f"Sealed, the body is larger than {MAX_BODY} bytes.", "data")
     try:
         check_sizes([message])
     except Reject as error:

@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     new_stores: Literal["", "hold", "live"] = ""
     horizon_days: Annotated[int, Field(ge=1, le=3650)] = 180
+    ahead_minutes: Annotated[int, Field(ge=0, le=60 * 24 * 365)] = 60
     topics: TopicSettings = TopicSettings()
     detector: DetectorSettings = DetectorSettings()
 
@@ -155,6 +156,10 @@ class Settings(BaseSettings):
     @property
     def horizon(self) -> timedelta:
         return timedelta(days=self.horizon_days)
+
+    @property
+    def ahead(self) -> timedelta:
+        return timedelta(minutes=self.ahead_minutes)
 
     @classmethod
     def settings_customise_sources(

@@ -80,6 +80,8 @@ class Metrics:
         # How long due timers are held because some input partition is not applied that far. Alert above a minute.
         self.timers_held = self._gauge("timers_held_seconds", "Now minus the watermark while timers are due", ())
         self.timers_fired = self._counter("timers_fired", "Timers fired", ())
+        # Timers that failed by themselves and were put off. Each is an order that nobody looks at: the log says which.
+        self.timers_failed = self._counter("timers_failed", "Timers that failed and were put off", ())
 
     def of(self, service: str) -> "Metrics":
         """The same families as seen by `service`."""

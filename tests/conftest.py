@@ -34,6 +34,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require(*marker.args)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Let a native traceback begin in the test's own file rather than in pytest's machinery."""
+    if call.excinfo is not None:
+        call.excinfo.traceback = call.excinfo.traceback.cut(path=item.path)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the bottom how much was left out; `-ra` lists each with its reason."""
     skipped = len(terminalreporter.stats.get("skipped", []))

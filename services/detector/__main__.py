@@ -29,7 +29,7 @@ TOPICS: Final = (ORDERS, TRACKING, SETTINGS)
 def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The detector, ready to run."""
     worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
         Detector(PostgresOrders(), parts.sealer, policy(settings)),
         bus=parts.bus,
         database=parts.database,

@@ -17,7 +17,7 @@ from shared.problems import Problem
 from shared.process import Doors, Parts
 
 MAX_REQUEST = 8 * 1024 * 1024
-"""Bytes of one request; one event within it has the codec's own limit of 1 MiB."""
+"""Bytes of one request; one event within it has the codec's own limit of 512 KiB."""
 MAX_EVENTS = 1000
 
 _KINDS = ("application/json", "application/cloudevents+json", "application/cloudevents-batch+json")

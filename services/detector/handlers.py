@@ -129,7 +129,7 @@ class Detector:
         outcomes = []
         with unit.measure("decide"):
             for order_id, state in states.items():
-                outcome = settle(state, unit.now, self._policy)
+                outcome = settle(state, unit.now, self._policy, unit.silent_until)
                 state.incident = outcome.incident
                 if fired or outcome.look_at != state.look_at:
                     state.look_at = outcome.look_at

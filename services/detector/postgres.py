@@ -1,12 +1,17 @@
 """The detector's `Orders` in SQL: one statement a table and batch, keys always locked in sorted order."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from services.detector.rules.facts import OrderState, Parcel, merge
 from shared.store.unit import Raced, UnitOfWork
+
+PATIENCE: Final = "50ms"
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _encode = msgspec.json.Encoder().encode
 _decode_state = msgspec.json.Decoder(OrderState).decode
@@ -39,16 +44,7 @@ class PostgresOrders:
     ) -> None:
         new = [order_id for order_id in states if order_id not in known]
         if new:
-            done = await unit.connection.execute(
-                text(
-                    "INSERT INTO detector.orders (order_id, state, payment)"
-                    " SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:states AS bytea[]), CAST(:payments AS bytea[]))"
-                    " ON CONFLICT DO NOTHING"
-                ),
-                _columns(new, states, payments),
-            )
-            if done.rowcount < len(new):
-                raise Raced("two partitions met on a new order")
+            await self._insert(unit, _columns(new, states, payments), len(new))
         paid = [order_id for order_id in states if order_id in known and order_id in payments]
         if paid:
             await unit.connection.execute(
@@ -69,6 +65,26 @@ class PostgresOrders:
                 ),
                 {"ids": rest, "states": [_encode(states[o]) for o in rest]},
             )
+
+    async def _insert(self, unit: UnitOfWork, columns: Mapping[str, object], wanted: int) -> None:
+        """Whole new rows. Whoever waits here holds locks on known rows, and a careful batch takes the two the other way
+        round: so nobody waits long."""
+        try:
+            done = await unit.connection.execute(
+                text(
+                    "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', :patience, true))"
+                    " INSERT INTO detector.orders (order_id, state, payment) SELECT u.* FROM patience,"
+                    " unnest(CAST(:ids AS text[]), CAST(:states AS bytea[]), CAST(:payments AS bytea[])) AS u"
+                    " ON CONFLICT DO NOTHING"
+                ),
+                {**columns, "patience": PATIENCE},
+            )
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            raise Raced("another partition has a new order in hand") from error
+        if done.rowcount < wanted:
+            raise Raced("two partitions met on a new order")
 
     async def payments(self, unit: UnitOfWork, order_ids: Sequence[str]) -> Mapping[str, bytes]:
         rows = await unit.connection.execute(

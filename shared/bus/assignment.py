@@ -12,6 +12,7 @@ Starts = Mapping[Partition, int]
 
 _LONGEST_PAUSE = 5.0
 _PLACING_SECONDS = 5.0
+_NOT_OURS_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -104,10 +105,13 @@ class Assignment:
 
     async def readable(self, partition: Partition, until: float) -> Held | None:
         """The partition once records may be handed out from it. None when that did not come before the loop's
-        time `until`, or when it is not ours. Raises what keeps its start from being known."""
+        time `until`, or, after a moment, when it is not ours. Raises what keeps its start from being known."""
+        clock = asyncio.get_running_loop().time
         while True:
             held = self._held.get(partition)
             if held is None:
+                # A reader that learns of its loss later comes back at once: without a rest it would be all that runs.
+                await asyncio.sleep(min(_NOT_OURS_SECONDS, max(until - clock(), 0)))
                 return None
             if held.error is not None:
                 raise held.error

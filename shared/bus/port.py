@@ -149,8 +149,9 @@ class Consumer(Protocol):
     async def fetch(self, partition: Partition, max_records: int, timeout: float) -> Sequence[Record]:
         """The next records of one partition in order, at most `max_records`; empty when none came within
         `timeout` seconds, while the partition is paused, or when it is no longer ours. May run for several
-        partitions at the same time, never twice for one. Raises `Halt` when the position is outside the log,
-        `Retry` when the bus is away."""
+        partitions at the same time, never twice for one. An empty answer has always let others run, so that
+        who asks again and again starves nobody. Raises `Halt` when the position is outside the log or what
+        stands there cannot be read at all, `Retry` when the bus is away."""
         ...
 
     def pause(self, partitions: Collection[Partition]) -> None:

@@ -4,8 +4,8 @@ Both content modes are read, binary (`ce_*` headers beside a JSON body) and stru
 (`application/cloudevents+json`, also recognised by its `specversion` where a record has no headers at all);
 binary is written.
 
-`decode` is total: it returns an event or raises `Reject`, in time and memory bounded by `MAX_BODY` and the
-limits of `attributes` and the models. NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold, are
+`decode` is total: it returns an event or raises `Reject`, in time and memory bounded by the limits on bodies, of
+`attributes` and of the models. NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold, are
 removed from text and the rest is kept.
 """
 
@@ -18,17 +18,18 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from shared.bus.port import Headers, Message
+from shared.bus.port import MAX_MESSAGE_BYTES, Headers, Message
 from shared.errors import Reject
 from shared.events import attributes
 from shared.events.base import Payload, format_time, to_utc
 from shared.events.registry import MODELS
 from shared.events.structured import STRUCTURED, Attributes
 from shared.events.text import scrub, why
+from shared.events.topics import ROLES, SERVICES
 
-MAX_BODY: Final = 1024 * 1024
-"""Largest body in bytes. Kafka's own default limit for a record is the same; nothing that an order needs
-comes near."""
+MAX_BODY: Final = 512 * 1024
+"""Largest body in bytes of what others write. Well below `MAX_MESSAGE_BYTES`, so that whatever is accepted can be told
+on: an incident repeats its order and adds to it. Nothing that an order needs comes near."""
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "headsup")
 
@@ -37,9 +38,16 @@ P = TypeVar("P", bound=Payload)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_VALIDATE: Final[dict[bytes, tuple[str, Callable[[bytes], Payload]]]] = {
-    name.encode(): (name, model.__pydantic_validator__.validate_json) for name, model in MODELS.items()
+_OURS: Final = {topic for topic, role in ROLES.items() if set(role.written_by) <= {*SERVICES}}
+_KNOWN: Final[dict[bytes, tuple[str, int, Callable[[bytes], Payload]]]] = {
+    name.encode(): (
+        name,
+        MAX_MESSAGE_BYTES if model.TOPIC in _OURS else MAX_BODY,
+        model.__pydantic_validator__.validate_json,
+    )
+    for name, model in MODELS.items()
 }
+"""By type: its name, the largest body, how the body becomes a payload."""
 
 
 def _no_extensions() -> Mapping[str, str]:
@@ -110,8 +118,6 @@ def decode(record: Received) -> Event[Payload]:
     body = record.value
     if body is None:
         raise Reject("The record is a tombstone: it has no body, and events are never deleted.")
-    if len(body) > MAX_BODY:
-        raise Reject(f"The body is larger than {MAX_BODY} bytes.")
     headers = dict(record.headers)
     content_type = headers.get("content-type") or headers.get("Content-Type")
     if content_type and attributes.is_structured(content_type):
@@ -125,16 +131,18 @@ def decode(record: Received) -> Event[Payload]:
         raise Reject("The record is no CloudEvent: it has neither ce_ headers nor a specversion in its body.")
     if headers.get("ce_specversion") != b"1.0":
         raise Reject("The specversion must be 1.0.", "specversion")
-    known = _VALIDATE.get(kind)
+    known = _KNOWN.get(kind)
     if known is None:
         raise Reject("No such event type.", "type")
+    name, most, validate = known
+    if len(body) > most:
+        raise Reject(f"The body is larger than {most} bytes.")
     try:
         id = attributes.identity(headers["ce_id"].decode(), "id", attributes.MAX_EVENT_ID)
         source = attributes.identity(headers["ce_source"].decode(), "source", attributes.MAX_SOURCE)
         time = attributes.time(headers["ce_time"].decode())
     except (KeyError, AttributeError, UnicodeDecodeError):
         raise attributes.bad_attribute(headers) from None
-    name, validate = known
     if b"\\" in body or b"\x00" in body:
         body = scrub(body)
     try:

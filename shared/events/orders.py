@@ -5,8 +5,6 @@ Fields are the least that each event must carry; those with a default may be lef
 parts, `parcel_id` and `lines` say which part an event is about; without them it is about the whole order.
 """
 
-from collections.abc import Collection
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -202,20 +200,10 @@ class OrderRefunded(OrderPayload):
     @property
     def whole(self) -> bool | None:
         """Whether the whole order was refunded, as far as this event alone can tell: True without amount and
-        lines, False for nothing or a price protection, None where the order itself must be asked (see
-        `covers`)."""
+        lines, False for nothing or a price protection, None where it takes the order's own total and prices."""
         if self.reason == "price_protection" or self.amount == 0 or self.lines == ():
             return False
         return True if self.amount is None and self.lines is None else None
-
-    def covers(self, total: Decimal, lines: Collection[str]) -> bool:
-        """Whether this one refund returns all of an order with this total and these line ids (or SKUs).
-        Adding up several partial refunds is the caller's."""
-        if self.whole is not None:
-            return self.whole
-        if self.amount is not None:
-            return self.amount >= total
-        return bool(lines) and set(lines) <= set(self.lines or ())
 
 
 class OrderRefundRequested(OrderPayload):

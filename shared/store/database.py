@@ -19,8 +19,10 @@ FROZEN_SECONDS = 10
 would keep the work from whoever takes over."""
 
 # SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, lock not
-# available and other operator intervention, system error. Everything else is about the statement or its data.
+# available and other operator intervention, system error.
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
+# The only classes that a transaction's own data bring about: a value that cannot be kept, a constraint it breaks.
+DATA_CLASSES = frozenset({"22", "23"})
 
 
 def normalise_url(url: str) -> str:
@@ -40,10 +42,36 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
         return True
     if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None)
-        return error.connection_invalidated or state is None or state[:2] in TRANSIENT_CLASSES
+        state = _sqlstate(error)
+        lost = error.connection_invalidated or (state is None and not _never_sent(error))
+        return lost or (state is not None and state[:2] in TRANSIENT_CLASSES)
     # SQLAlchemy's word for a transaction whose connection died under it.
     return isinstance(error, InvalidRequestError) and "invalid transaction" in str(error)
+
+
+def about_the_data(error: BaseException) -> bool:
+    """True where what was to be written may be at fault, so that leaving out a part of it may help. False for whatever
+    the database says about itself (a missing table, a right, a full index): there every input would fail alike."""
+    if not isinstance(error, DBAPIError):
+        return True
+    state = _sqlstate(error)
+    return (state is not None and state[:2] in DATA_CLASSES) or _never_sent(error)
+
+
+def described(error: BaseException) -> str:
+    """An error's kind, with the SQLSTATE of a database's. Never its message: that may quote data."""
+    state = _sqlstate(error)
+    return type(error).__name__ + (f", SQLSTATE {state}" if state else "")
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state
+
+
+def _never_sent(error: BaseException) -> bool:
+    """The driver itself refused a value."""
+    return isinstance(error, DBAPIError) and error.orig is not None and isinstance(error.orig.__cause__, ValueError)
 
 
 class Database:

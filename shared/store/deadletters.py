@@ -20,6 +20,12 @@ from shared.seal import Sealer
 MOST_ON_TOPIC: Final = 500_000
 """A larger record (sealed, bytes) is in the table only: on the topic it would not fit into one message."""
 
+LONGEST_KEY: Final = 1024
+"""A longer key (bytes) is in the table only: who reads the topic needs it to tell orders apart, and no order's id comes
+near."""
+LONGEST_WORDS: Final = 200
+"""Characters that are kept of a field or a reason: both may quote names that a stranger chose."""
+
 _SEALED: Final = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None, list[tuple[str, bytes]]])
 
 
@@ -39,16 +45,28 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A record with the reason for its refusal, on its way into the table."""
+    """A record with the reason for its refusal, on its way into the table. Make it by `because`."""
 
     record: Record
     field: str
     reason: str
 
+    @classmethod
+    def because(cls, record: Record, reason: str, field: str = "") -> "Refused":
+        """Both as text that can be stored and shown, whatever the record holds: see `plain`."""
+        return cls(record, plain(field), plain(reason))
+
+
+def plain(words: str) -> str:
+    """Without what cannot be printed (control characters, lone surrogates), and not longer than `LONGEST_WORDS`."""
+    kept = "".join(c for c in words[: 2 * LONGEST_WORDS] if c.isprintable())
+    return kept if len(kept) <= LONGEST_WORDS else kept[: LONGEST_WORDS - 1] + "…"
+
 
 def seal_record(sealer: Sealer, record: Record) -> bytes:
     """Key, value and headers as one sealed block; only `unseal_record` with the same secret reads it."""
-    return sealer.seal(msgspec.msgpack.encode((record.key, record.value, list(record.headers))))
+    headers = [(name, value or b"") for name, value in record.headers]  # Kafka has headers without a value
+    return sealer.seal(msgspec.msgpack.encode((record.key, record.value, headers)))
 
 
 def unseal_record(sealer: Sealer, topic: str, sealed: bytes) -> Message:
@@ -85,7 +103,8 @@ async def add(
         body = {"id": identity, "service": schema, **where, "field": letter.field, "reason": letter.reason}
         told = base64.b64encode(sealed).decode() if len(sealed) <= MOST_ON_TOPIC else None
         value = json.dumps({**body, "at": now.isoformat(), "sealed": told}).encode()
-        messages.append(Message(DEAD_LETTERS, record.key, value, (("content-type", b"application/json"),)))
+        key = record.key if len(record.key or b"") <= LONGEST_KEY else None
+        messages.append(Message(DEAD_LETTERS, key, value, (("content-type", b"application/json"),)))
     return messages
 
 

@@ -21,16 +21,26 @@ class UnitOfWork:
     """What a handler gets: a connection inside a transaction, and a place for what must go out with it.
 
     - `emit` and `wake` only collect; `flush` writes them, once, at the end. Nothing leaves before the commit.
-    - `now` is the one instant of this unit (aware, UTC).
+    - `now` is the one instant of this unit (aware, UTC). `silent_until`, never after it, is the service's watermark as
+      far as it is known here: only up to that instant is an absence certain (None: up to none). It may be a little less
+      than the true one, never more.
     - `careful` asks the repository to insert stubs before it locks (see `Raced`).
     - Without anything emitted the commit is asynchronous: after a crash of PostgreSQL the offset goes back together
       with the state, so nothing is lost. With outbox rows it is synchronous.
     """
 
-    def __init__(self, connection: AsyncConnection, schema: str, now: datetime, careful: bool = False) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        schema: str,
+        now: datetime,
+        watermark: datetime | None = None,
+        careful: bool = False,
+    ) -> None:
         self.connection = connection
         self.schema = schema
         self.now = now
+        self.silent_until = None if watermark is None else min(now, watermark)
         self.careful = careful
         self.spent: dict[str, float] = {}
         self._messages: list[Message] = []

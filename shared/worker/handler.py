@@ -59,11 +59,14 @@ class WorkerSettings:
     fetch_seconds: float = 0.5
     horizon: timedelta = timedelta(days=180)
     """Events that happened longer ago are refused as `too_old`: their order's state may be gone."""
+    ahead: timedelta = timedelta(hours=1)
+    """Events that say to happen later than now plus this are refused as `too_new`: their stamp would win over all that
+    really happens until then."""
     probe_seconds: float = 1.0
     """How often the logs' ends are observed: the grain of the watermark and so of timers."""
     sweep_keys: int = 500
     silent_seconds: float = 60.0
-    """A partition with unread records and no progress for this long means a stuck consumer: rejoin."""
+    """A consumer that brings nothing for this long although there are records is stuck: rejoin."""
     drain_seconds: float = 8.0
     """How long a stop waits for the batches in hand."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from shared.bus.port import Bounds, Consumer, Partition, Record
 from shared.errors import Halt, LostOwnership, Retry
 from shared.store import offsets
 from shared.store.offsets import Position
-from shared.worker.batch import BatchRunner, Shell
+from shared.worker.batch import BatchRunner, Shell, why
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,8 @@ class PartitionLoop:
     """Reads one partition and applies it, until told to end or dropped.
 
     `at` is the next offset to apply as this member believes; the database's row decides. `head` is the write time of
-    the first record not applied (milliseconds), where known. `progress` is the monotonic second of the last advance.
+    the first record in hand and not applied (milliseconds), None where none is in hand; `last` that of the last record
+    applied. `waiting` is the monotonic second since which nothing but the consumer was waited for.
     """
 
     def __init__(self, shell: Shell, consumer: Consumer, partition: Partition, position: Position) -> None:
@@ -37,7 +39,8 @@ class PartitionLoop:
         self._runner = BatchRunner(shell, partition, position)
         self.at: int | None = position.next
         self.head: int | None = None
-        self.progress = time.monotonic()
+        self.last: int | None = None
+        self.waiting: float | None = None
         self.halted = position.halted
         self.observed: tuple[datetime, int] | None = None
         self._gap: int | None = None
@@ -59,6 +62,14 @@ class PartitionLoop:
     @property
     def finished(self) -> bool:
         return self._task.done()
+
+    def silence(self, end: int) -> float:
+        """For how many seconds there have been records, up to `end`, and the consumer brought none of them."""
+        if self.halted or self.waiting is None:
+            return 0.0
+        if (self.applied_to or 0) >= end:
+            self.waiting = time.monotonic()
+        return time.monotonic() - self.waiting
 
     async def end(self, within: float) -> None:
         """Finish the batch in hand and end; after `within` seconds drop it: its transaction fails by its epoch."""
@@ -85,8 +96,13 @@ class PartitionLoop:
                 log.error("partition_halted", partition=str(self.partition), reason=error.reason)
                 do_next = self._write_halt
             except Exception as error:
-                reason = error.reason if isinstance(error, Retry) else type(error).__name__
-                log.warning("partition_retries", partition=str(self.partition), reason=reason, exc_info=_defect(error))
+                log.log(
+                    logging.WARNING if isinstance(error, Retry) else logging.ERROR,
+                    "partition_retries",
+                    partition=str(self.partition),
+                    reason=why(error),
+                    exc_info=_defect(error),
+                )
                 self._shell.metrics.retries.inc()
                 await self._pause(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
@@ -97,10 +113,12 @@ class PartitionLoop:
     async def _begin(self) -> None:
         """Take the position from the database and check it against the log. Data lost below it, or a log shorter than
         it (re-created), halts: going on by itself would skip records that somebody counts on."""
+        waiting, self.waiting = self.waiting, None  # for the database meanwhile, and longer where it does not answer
         async with self._shell.database.transaction() as connection:
             stored = (await offsets.positions(connection, self._shell.settings.schema)).get(self.partition)
         if stored is None or stored.epoch != self.epoch:
             raise LostOwnership(f"{self.partition} has another owner")
+        self.waiting = time.monotonic() if waiting is None else waiting
         bounds = (await self._consumer.bounds([self.partition]))[self.partition]
         if stored.next is not None and stored.halted is None:
             self._check(stored.next, bounds)
@@ -126,6 +144,8 @@ class PartitionLoop:
     async def _step(self) -> None:
         settings = self._shell.settings
         started = time.perf_counter()
+        if self.waiting is None:
+            self.waiting = time.monotonic()
         records = await self._consumer.fetch(self.partition, settings.batch_records, settings.fetch_seconds)
         if not records:
             return
@@ -134,11 +154,12 @@ class PartitionLoop:
         if not usable:
             return
         self.head = usable[0].timestamp
+        self.waiting = None
         # Shielded: a cancelled call inside the database driver can leave its connection in the middle of a statement.
         await asyncio.shield(asyncio.ensure_future(self._runner.run(usable)))
         self.at = self._runner.position.next
         self.head = None
-        self.progress = time.monotonic()
+        self.last = usable[-1].timestamp
 
     def _from_position(self, records: Sequence[Record]) -> Sequence[Record]:
         """Only what begins at the position. A gap above it is looked at twice: the same answer twice is a real gap

@@ -17,6 +17,12 @@ class Storm:
         self._refused = 0
         self._row = 0
 
+    def copy(self) -> "Storm":
+        """The same count, to go on with on trial: what a rolled back batch counted must be forgotten with it."""
+        twin = Storm()
+        twin._window, twin._refused, twin._row = self._window.copy(), self._refused, self._row
+        return twin
+
     def refused(self) -> bool:
         """One more was refused; True when that makes it a storm."""
         self._push(True)

@@ -25,6 +25,7 @@ from shared.worker.batch import Shell
 from shared.worker.handler import Background, Handler, WorkerSettings
 from shared.worker.partition import PartitionLoop
 from shared.worker.sweep import Sweeper
+from shared.worker.watch import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,7 @@ class Worker:
         self._background = tuple(background)
         self._shell = Shell(settings, handler, database, sealer, clock, self._relay, self.metrics, self._background)
         self._sweeper = Sweeper(self._shell)
+        self._watch = Watch(bus, clock, self.metrics, settings.silent_seconds)
         self._loops: dict[Partition, PartitionLoop] = {}
         self._consumer: Consumer | None = None
         self._stopping = asyncio.Event()
@@ -114,6 +116,7 @@ class Worker:
             for task in (relay, *aside):
                 task.cancel()
             await self._producer.stop()
+            await self._watch.close()
 
     async def settled(self) -> bool:
         """True when nothing is left to do at this instant: logs applied to their ends, no timer due, outbox empty, the
@@ -189,7 +192,7 @@ class Worker:
         await self._commit(loops)
         for loop in loops:
             self._committed.pop(loop.partition, None)
-            self.metrics.forget(*loop.partition)
+            self._watch.forget(loop.partition)
 
     async def _commit(self, loops: Collection[PartitionLoop]) -> None:
         """The group's commit: best effort, for lag tools; the database's offsets are the ones that count."""
@@ -214,9 +217,12 @@ class Worker:
                 await asyncio.wait_for(self._nudged.wait(), self.settings.probe_seconds)
             self._nudged.clear()
             # Each by itself: while the bus is away the figures go on telling, the outbox's age above all.
-            steps = (self._observe_ends, self._sweeper.sweep, self._commit_all)
+            steps = (self._observe_ends, self._sweeper.sweep, self._commit_all, self._report)
             if all([await self._went_well(step) for step in steps]):
                 self._last_probe = time.monotonic()
+            if not self._silent.is_set() and self._watch.stuck(self._loops.values()):
+                self.metrics.rejoins.inc()
+                self._silent.set()
 
     async def _went_well(self, step: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -240,10 +246,10 @@ class Worker:
         observed_at = self._clock.now()
         before = {partition: loop.applied_to or 0 for partition, loop in loops.items()}
         bounds = await consumer.bounds(list(loops))
+        self._watch.ends(bounds)
         done: dict[datetime, dict[Partition, int]] = {}
         for partition, loop in loops.items():
             end = bounds[partition].end
-            self._report(loop, end)
             if loop.halted or before[partition] > end:
                 continue  # standing still, or the log was created anew: nothing is known to be applied to its end
             # The oldest observation not yet reached stays: under steady load the end is always a little further on.
@@ -260,21 +266,8 @@ class Worker:
                 for instant, epochs in done.items():
                     await offsets.applied(connection, self.settings.schema, epochs, instant)
 
-    def _report(self, loop: PartitionLoop, end: int) -> None:
-        labels = (loop.partition.topic, str(loop.partition.partition))
-        at = loop.applied_to
-        behind = max(end - at, 0) if at is not None else 0
-        age = self._clock.now().timestamp() - loop.head / 1000 if behind and loop.head is not None else 0.0
-        self.metrics.lag_records.labels(*labels).set(behind)
-        self.metrics.lag_seconds.labels(*labels).set(max(age, 0.0))
-        if loop.at is not None:
-            self.metrics.offset_applied.labels(*labels).set(loop.at)
-        if loop.halted or not behind:
-            loop.progress = time.monotonic()
-        elif time.monotonic() - loop.progress > self.settings.silent_seconds:
-            log.error("consumer_silent", partition=str(loop.partition), behind=behind)
-            self.metrics.rejoins.inc()
-            self._silent.set()
+    async def _report(self) -> None:
+        await self._watch.report(list(self._loops.values()))
 
     async def _patiently(self, start: Callable[[], Awaitable[None]]) -> None:
         while not self._stopping.is_set():

@@ -1,6 +1,8 @@
 """The detector on a real bus and a real database: what goes in, what comes out, on both buses."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -9,7 +11,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from shared.bus import connect
 from shared.bus.port import Bus, Message
 from shared.clock import VirtualClock
-from shared.events.envelope import to_message
+from shared.events.envelope import Event, to_message
+from shared.events.parcels import ParcelStatus
 from shared.store import deadletters
 from tests.support.kafka import KafkaServer
 from tests.support.running import SEALER, Rig, at_work, prepare_topics, read_topic
@@ -35,7 +38,7 @@ async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bu
 async def rig(bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
     topics = (f"orders-{unique}", f"tracking-{unique}")
     await prepare_topics(bus, *topics)
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(6))) as rig:
+    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(6)), ahead=hours(48)) as rig:
         yield rig
 
 
@@ -81,6 +84,55 @@ async def test_silence_is_noticed_when_its_time_comes(rig: Rig, unique: str) -> 
     rig.clock.advance_to(START + hours(400))
     await rig.settled()
     assert len(await rig.incidents(order.order_id)) == 2
+
+
+async def _publish(bus: Bus, topic: str, *events: Event[Any]) -> None:
+    """Before a worker is there to read it."""
+    producer = bus.producer()
+    await producer.start()
+    await producer.send([replace(to_message(e), topic=topic) for e in events])
+    await producer.stop()
+
+
+def _others(count: int, unique: str) -> list[Event[Any]]:
+    """Scans that concern no order: what lies in front of what matters."""
+    return [Order("none").scan(20 + n / 10, named=False, tracking_no=f"YT{n}-{unique}") for n in range(count)]
+
+
+async def test_catching_up_raises_no_false_alarm(bus: Bus, database: str, unique: str) -> None:
+    """A topic with history, read long after: the orders left in time, and word of that is further behind than their
+    payments, on the other topic. Only the one that never left is late, and is told once."""
+    topics = (f"orders-{unique}", f"tracking-{unique}")
+    await prepare_topics(bus, *topics, partitions=1)
+    orders = [Order(f"T{n}-{unique}") for n in range(4)]
+    stays = Order(f"S-{unique}")
+    await _publish(bus, topics[0], *(o.paid(promise=48) for o in (*orders, stays)))
+    await _publish(bus, topics[1], *_others(40, unique), *(o.shipped(30) for o in orders))
+    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(100)), batch_records=1) as rig:
+        await rig.settled()
+        assert [await rig.incidents(o.order_id) for o in orders] == [[] for _ in orders]
+        [opened] = await rig.incidents(stays.order_id)
+        assert opened.type == "incident.opened.v1"
+        assert opened.data.breached
+
+
+async def test_an_outage_raises_no_false_alarm_and_ends_none(bus: Bus, database: str, unique: str) -> None:
+    """The detector was down for days. What happened meanwhile comes one record at a time, and the last word last."""
+    topics = (f"orders-{unique}", f"tracking-{unique}")
+    await prepare_topics(bus, *topics, partitions=1)
+    left, late = Order(f"L-{unique}"), Order(f"O-{unique}")
+    await _publish(bus, topics[0], left.paid(promise=100), late.paid(promise=48))
+    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(40))) as rig:
+        await rig.settled()
+        assert len(await rig.incidents(late.order_id)) == 1
+    await _publish(bus, topics[0], left.promise(60, ship_by=95), late.scan(61, ParcelStatus.INFO_RECEIVED))
+    await _publish(bus, topics[1], *_others(40, unique), left.shipped(90))
+    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(150)), batch_records=1) as rig:
+        await rig.settled()
+        assert await rig.incidents(left.order_id) == []
+        told = await rig.incidents(late.order_id)
+        assert [e.type for e in told] == ["incident.opened.v1", "incident.updated.v1"]
+        assert told[-1].data.breached
 
 
 async def test_a_scan_that_names_no_order_waits_for_it(rig: Rig, unique: str) -> None:

@@ -3,24 +3,29 @@
 Every row has good neighbours before and behind it on the same partition: they are applied, whatever lies between.
 """
 
+import asyncio
 import json
 import random
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.bus import connect
-from shared.bus.port import Bus, Message
+from shared.bus.port import Bus, Message, Partition
 from shared.clock import VirtualClock
 from shared.errors import Reject
 from shared.events.envelope import Event, encode_structured, event, to_message
+from shared.events.topics import DEAD_LETTERS
 from shared.store import deadletters, offsets
 from tests.support.kafka import KafkaServer
-from tests.support.running import SEALER, Rig, at_work, eventually, prepare_topics
+from tests.support.running import SEALER, Rig, at_work, eventually, prepare_topics, read_topic
 from tests.support.stories import PHONE, START, Order, hours
 
 STRUCTURED = (("content-type", b"application/cloudevents+json"),)
@@ -84,7 +89,8 @@ ROWS = {
     "missing field in a list": (changed(BAD, lines=[{"sku": "S", "name": "n", "quantity": 1}]), "lines.0.variant"),
     "wrong kind": (changed(BAD, paid_at="yesterday"), "paid_at"),
     "money as a number": (changed(BAD, total=129.0), "total"),
-    "10,000 lines": (changed(BAD, lines=[LINE] * 10_000), "lines"),
+    "too many lines": (changed(BAD, lines=[LINE] * 5_000), "lines"),
+    "10,000 lines": (changed(BAD, lines=[LINE] * 10_000), ""),
 }
 
 
@@ -134,6 +140,25 @@ async def test_older_than_the_state_horizon(rig: Rig) -> None:
     assert set(await states(rig)) == {"young"}
     [letter] = await letters(rig)
     assert (letter.field, letter.reason.split(":")[0]) == ("time", "too_old")
+
+
+async def test_further_ahead_than_a_clock_may_be_wrong(rig: Rig) -> None:
+    """The clock says 6:00. What is refused for that can be tried again once its time has come."""
+    order = Order("T1")
+    await rig.publish([order.paid(), Order("soon").paid(7), order.estimate(7.01, ship_at=40)])
+    await rig.settled()
+    assert set(await states(rig)) == {"T1", "soon"}
+    [letter] = await letters(rig)
+    assert (letter.offset, letter.field, letter.reason.split(":")[0]) == (2, "time", "too_new")
+    assert isinstance(rig.clock, VirtualClock)
+    rig.clock.advance(timedelta(minutes=1))
+    async with rig.database.transaction() as connection:
+        kept = await deadletters.fetch(connection, "detector", letter.id)
+    assert kept is not None
+    await rig.send(deadletters.unseal_record(SEALER, letter.topic, kept[1]))
+    await rig.settled()
+    assert len(await letters(rig)) == 1
+    assert (await states(rig))["T1"] != (await states(rig))["soon"]
 
 
 async def test_events_of_one_order_in_another_order(rig: Rig) -> None:
@@ -189,6 +214,73 @@ async def test_nicknames_lose_what_cannot_be_kept_and_nothing_else(rig: Rig, nic
 async def test_two_megabytes_are_refused_before_they_are_written(rig: Rig) -> None:
     with pytest.raises(Reject, match="bytes, more than"):
         await rig.send(Message(rig.topics[0], b"T1", b"x" * 2_000_000))
+
+
+def binary(*headers: tuple[str, bytes]) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a payment in binary mode, with others beside them."""
+    return (*to_message(BAD).headers, *headers)
+
+
+UNTELLABLE = {
+    "a header's name holds NUL": (b"BAD", binary(("ce_na\x00me", b"\xff")), "name"),
+    "a header's name is huge": (b"BAD", binary(("ce_" + "n" * 300_000, b"\xff")), "n" * 199 + "…"),
+    "the key is huge": (b"K" * 900_000, STRUCTURED, ""),
+    "the key is larger than is told": (b"K" * 1025, STRUCTURED, ""),
+}
+
+
+@pytest.mark.parametrize("row", UNTELLABLE)
+async def test_what_could_not_be_told_as_it_is_does_not_hold_up_its_partition(rig: Rig, row: str) -> None:
+    key, headers, field = UNTELLABLE[row]
+    body = b"nonsense" if headers == STRUCTURED else to_message(BAD).value
+    await rig.publish([Order("before").paid()])
+    await rig.send(Message(rig.topics[0], key, body, headers))
+    await rig.publish([Order("behind").paid()])
+    await rig.settled()
+    assert set(await states(rig)) == {"before", "behind"}
+    [letter] = await letters(rig)
+    assert (letter.offset, letter.field) == (1, field)
+    async with rig.database.transaction() as connection:
+        kept = await deadletters.fetch(connection, "detector", letter.id)
+    assert kept is not None
+    again = deadletters.unseal_record(SEALER, letter.topic, kept[1])
+    assert (again.key, again.value, again.headers) == (key, body, headers)
+    told = {json.loads(r.value or b"")["id"]: r.key for r in await read_topic(rig.bus, DEAD_LETTERS)}
+    assert told[str(letter.id)] == (key if len(key) <= 1024 else None)
+
+
+@pytest.mark.requires("kcat")
+async def test_a_header_whose_name_is_not_utf_8_halts_and_can_be_passed_over(
+    kafka: KafkaServer, database: str, unique: str
+) -> None:
+    """The Kafka client cannot read such a record at all, so it cannot be kept: only a person may pass over it."""
+    bus = connect(f"kafka://{kafka.bootstrap}")
+    topic = f"orders-{unique}"
+    await prepare_topics(bus, topic, partitions=1)
+    async with at_work(bus, database, topic, clock=VirtualClock(START + hours(6))) as rig:
+        await rig.publish([Order("before").paid()])
+        await rig.settled()
+        kcat = ["kcat", "-P", "-b", kafka.bootstrap, "-t", topic, "-p", "0", "-k", "BAD", "-H", b"na\xffme=x"]
+        await asyncio.to_thread(subprocess.run, kcat, input=b"nonsense", check=True)
+        await rig.publish([Order("behind").paid()])
+
+        async def halted() -> str | None:
+            async with rig.database.transaction() as connection:
+                [position] = (await offsets.positions(connection, "detector")).values()
+            return position.halted
+
+        reason = await eventually(halted, "the partition did not halt")
+        assert "whose name is not UTF-8" in reason
+        assert set(await states(rig)) == {"before"}
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(2)})
+        await admin.close()
+        async with rig.database.transaction() as connection:
+            await offsets.resume(connection, "detector", Partition(topic, 0), restart_at=2)
+        await rig.settled()
+        assert set(await states(rig)) == {"before", "behind"}
+    await bus.close()
 
 
 async def test_a_storm_halts_the_partition_and_loses_nothing(rig: Rig) -> None:

@@ -225,3 +225,26 @@ async def test_stopping_twice_and_fetching_after_it(backend: Backend) -> None:
     await producer.stop()
     with pytest.raises(Retry):
         await producer.send(numbered(topic, range(1)))
+
+
+@on_backends()
+async def test_who_fetches_what_is_not_ours_lets_others_run(backend: Backend) -> None:
+    """A reader that learns late of its loss asks again and again; its answers must not keep the loop to themselves."""
+    topic = await backend.topic()
+    lost, turns = Partition(topic, 1), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with backend.member("g", topic) as consumer:
+        await holding(consumer, 1)
+        running = asyncio.create_task(others())
+        for timeout in (0.0, 0.01, 10.0):
+            before = turns
+            for _ in range(5):
+                assert await consumer.fetch(lost, 10, timeout) == ()
+            assert turns > before
+        running.cancel()

@@ -81,6 +81,35 @@ def _life(order: Order, kind: int) -> list[Event[Any]]:
             return [order.paid(promise=30)]
 
 
+Told = tuple[str, ...]
+"""What was emitted about an order, in order: `opened`, `updated`, or how it was resolved."""
+
+_FLICKERED = ("opened", "back_in_time")
+"""Opened and closed while reading: by a batch that ends between the two words, or not at all."""
+
+_TOLD: Mapping[int, tuple[set[Told], set[Told]]] = {
+    0: ({("opened",)}, {("opened",)}),
+    1: ({()}, {()}),
+    2: ({()}, {("opened",)}),
+    3: ({(), ("opened", "cancelled")}, {(), ("opened", "cancelled")}),
+    4: ({()}, {()}),
+    5: ({(), _FLICKERED}, {("opened",), (*_FLICKERED, "opened")}),
+    6: ({()}, {("opened",)}),
+    7: ({()}, {("opened",)}),
+}
+"""By kind of life, written down by hand: what may have been told up to READ_AT, and up to LATER. Where two lie side by
+side, it depends on where a batch ends."""
+
+
+def may_be_told(order_id: str, until: datetime) -> set[Told] | None:
+    """All that a right detector can have emitted by then about an order of `a_story`; None for other orders."""
+    kind, dash, _ = order_id.partition("-")
+    if not dash or not kind.isdigit():
+        return None
+    read, later = _TOLD[int(kind)]
+    return later if until >= LATER else read
+
+
 def oracle(events: Iterable[Event[Any]], *instants: datetime) -> Mapping[str, OrderState]:
     """Each order's facts folded by the pure rules, then settled at these instants one after the other."""
     known = list(events)
@@ -92,7 +121,7 @@ def oracle(events: Iterable[Event[Any]], *instants: datetime) -> Mapping[str, Or
             fold(states.setdefault(order_id, OrderState()), event)
     for instant in instants:
         for state in states.values():
-            outcome = settle(state, instant, Policy())
+            outcome = settle(state, instant, Policy(), instant)
             state.incident, state.look_at = outcome.incident, outcome.look_at
     return states
 

@@ -24,12 +24,12 @@ MEBIBYTE = 1024 * 1024
 async def test_a_batch_that_swells_when_unpacked_stays_within_bounds(
     kafka: KafkaServer, database: str, unique: str
 ) -> None:
-    """Forty bodies of nearly 1 MB each, all the same letter, are a few kilobytes on the wire. They are refused one by
+    """Forty bodies of half a MB each, all the same letter, are a few kilobytes on the wire. They are refused one by
     one, and what is in memory at any time is bounded."""
     bus = connect(f"kafka://{kafka.bootstrap}")
     topic = f"orders-{unique}"
     await prepare_topics(bus, topic, partitions=1)
-    body = b'{"order_id": "' + b"A" * 900_000 + b'"}'
+    body = b'{"order_id": "' + b"A" * 500_000 + b'"}'
     headers = [("ce_specversion", b"1.0"), ("ce_id", b"x"), ("ce_source", b"s"), ("ce_type", b"order.packed.v1")]
     headers.append(("ce_time", b"2026-12-12T00:00:00Z"))
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, compression_type="zstd") as shop:
@@ -50,7 +50,7 @@ async def test_a_batch_that_swells_when_unpacked_stays_within_bounds(
     await bus.close()
 
 
-async def test_an_order_with_ten_thousand_lines_is_refused_and_the_limit_itself_is_not(
+async def test_an_order_with_thousands_of_lines_is_refused_and_the_limit_itself_is_not(
     kafka: KafkaServer, database: str, unique: str
 ) -> None:
     bus = connect(f"kafka://{kafka.bootstrap}")
@@ -58,7 +58,7 @@ async def test_an_order_with_ten_thousand_lines_is_refused_and_the_limit_itself_
     await prepare_topics(bus, topic, partitions=1)
     line = {"sku": "S", "name": "n", "variant": "v", "quantity": 1, "unit_price": "1"}
     async with at_work(bus, database, topic, clock=VirtualClock(READ_AT)) as rig:
-        for name, count in (("most", 500), ("more", 501), ("many", 10_000)):
+        for name, count in (("most", 500), ("more", 501), ("many", 5_000)):
             document = json.loads(encode_structured(Order(name).paid()))
             document["data"]["lines"] = [{**line, "line_id": str(n)} for n in range(count)]
             body = json.dumps(document).encode()

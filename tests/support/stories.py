@@ -63,28 +63,37 @@ class Order:
         data = OrderPromiseChanged(order_id=self.order_id, promise_ship_by=START + hours(ship_by))
         return self._event(data, at, f"promise-{at}")
 
-    def estimate(self, at: float, ship_at: float, cause: str | None = "warehouse_backlog") -> Event[Any]:
-        data = OrderShipEstimated(order_id=self.order_id, ship_at=START + hours(ship_at), cause=cause)
-        return self._event(data, at, f"estimate-{at}-{ship_at}")
+    def estimate(
+        self,
+        at: float,
+        ship_at: float,
+        cause: str | None = "warehouse_backlog",
+        *,
+        lines: tuple[str, ...] | None = None,
+    ) -> Event[Any]:
+        data = OrderShipEstimated(order_id=self.order_id, ship_at=START + hours(ship_at), cause=cause, lines=lines)
+        return self._event(data, at, f"estimate-{at}-{ship_at}{_about(lines)}")
 
-    def packed(self, at: float) -> Event[Any]:
-        return self._event(OrderPacked(order_id=self.order_id), at, f"packed-{at}")
+    def packed(self, at: float, lines: tuple[str, ...] | None = None) -> Event[Any]:
+        return self._event(OrderPacked(order_id=self.order_id, lines=lines), at, f"packed-{at}{_about(lines)}")
 
     def shipped(self, at: float, *, tracking_no: str = "", lines: tuple[str, ...] | None = None) -> Event[Any]:
         number = tracking_no or f"SF-{self.order_id}"
         data = OrderShipped(
             order_id=self.order_id, carrier="sf", tracking_no=number, shipped_at=START + hours(at), lines=lines
         )
-        return self._event(data, at, f"shipped-{number}")
+        return self._event(data, at, f"shipped-{number}{_about(lines)}")
 
-    def delivered(self, at: float) -> Event[Any]:
-        return self._event(OrderDelivered(order_id=self.order_id), at, "delivered")
+    def delivered(self, at: float, lines: tuple[str, ...] | None = None) -> Event[Any]:
+        return self._event(OrderDelivered(order_id=self.order_id, lines=lines), at, f"delivered{_about(lines)}")
 
     def cancelled(self, at: float, lines: tuple[str, ...] | None = None) -> Event[Any]:
         return self._event(OrderCancelled(order_id=self.order_id, lines=lines), at, f"cancelled-{at}")
 
-    def refunded(self, at: float, amount: str | None = None, lines: tuple[str, ...] | None = None) -> Event[Any]:
-        data = OrderRefunded(order_id=self.order_id, amount=amount, lines=lines)  # type: ignore[arg-type]
+    def refunded(
+        self, at: float, amount: str | None = None, lines: tuple[str, ...] | None = None, reason: str | None = None
+    ) -> Event[Any]:
+        data = OrderRefunded(order_id=self.order_id, amount=amount, lines=lines, reason=reason)  # type: ignore[arg-type]
         return self._event(data, at, f"refunded-{at}")
 
     def scan(
@@ -97,3 +106,7 @@ class Order:
             scanned_at=START + hours(at),
         )
         return self._event(data, at, f"scan-{at}-{named}")
+
+
+def _about(lines: tuple[str, ...] | None) -> str:
+    return "" if lines is None else "-" + "+".join(lines)

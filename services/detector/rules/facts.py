@@ -6,7 +6,7 @@ repetition of the same events end in the same facts, so no table of seen event i
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,9 +35,12 @@ MOVED = frozenset(
 )
 """Scans that prove that the parcel has left the shop. An exception may come before the pick-up and proves nothing."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Payment(NamedTuple):
-    """The small part of `order.paid.v1` that rules need; the whole of it is kept beside the state."""
+    """The small part of `order.paid.v1` that rules need; the whole of it is kept beside the state. `values` is what
+    each of `lines` costs, quantity times price; empty in states that are older than this field."""
 
     stamp: Stamp
     store_id: str
@@ -45,6 +48,7 @@ class Payment(NamedTuple):
     kind: OrderKind
     lines: tuple[str, ...]
     total: Decimal
+    values: tuple[Decimal, ...] = ()
 
 
 class Promise(NamedTuple):
@@ -67,6 +71,8 @@ class Part(NamedTuple):
 
 
 class Refund(NamedTuple):
+    """Money that went back for good: all of it (`whole`), so much, or for these lines. A price protection is none."""
+
     stamp: Stamp
     whole: bool
     amount: Decimal | None
@@ -74,6 +80,8 @@ class Refund(NamedTuple):
 
 
 class Shipment(NamedTuple):
+    """What the shop said of one tracking number: the newest word, about all lines that any word named."""
+
     stamp: Stamp
     carrier: str
     shipped_at: datetime
@@ -93,6 +101,14 @@ class Parcel(NamedTuple):
     shipped: Shipment | None = None
     scan: Scan | None = None
     moved: Scan | None = None
+
+
+class LineFacts(NamedTuple):
+    """What was said about one line by its name, where an order ships in parts."""
+
+    estimate: Estimate | None = None
+    packed: Stamp | None = None
+    delivered: bool = False
 
 
 @dataclass(slots=True)
@@ -118,7 +134,8 @@ class Incident:
 
 @dataclass(slots=True)
 class OrderState:
-    """Facts, then what we made of them: the incident, and when to look again."""
+    """Facts, then what we made of them: the incident, and when to look again. `estimate`, `packed` and `delivered` are
+    about the whole order; what names lines is in `by_line`."""
 
     payment: Payment | None = None
     promise: Promise | None = None
@@ -128,6 +145,7 @@ class OrderState:
     cancelled: dict[str, Part] = field(default_factory=dict)
     refunds: dict[str, Refund] = field(default_factory=dict)
     parcels: dict[str, Parcel] = field(default_factory=dict)
+    by_line: dict[str, LineFacts] = field(default_factory=dict)
     incident: Incident | None = None
     look_at: datetime | None = None
 
@@ -140,6 +158,11 @@ def newest(known: F | None, said: F) -> F:
     return said if known is None or said[0] > known[0] else known
 
 
+def later(known: Stamp | None, said: Stamp | None) -> Stamp | None:
+    """The greater of two stamps that may not be there."""
+    return max((stamp for stamp in (known, said) if stamp is not None), default=None)
+
+
 def fold(state: OrderState, event: Event[Any]) -> bool:
     """Take one event into the order's facts. True where it is a payment that became the newest, whose whole text is to
     be kept. Events that no rule asks about change nothing."""
@@ -149,19 +172,29 @@ def fold(state: OrderState, event: Event[Any]) -> bool:
     if isinstance(data, OrderPromiseChanged):
         state.promise = newest(state.promise, Promise(stamp, data.promise_ship_by))
     elif isinstance(data, OrderShipEstimated):
-        state.estimate = newest(state.estimate, Estimate(stamp, event.time, data.ship_at, data.cause))
+        estimate = Estimate(stamp, event.time, data.ship_at, data.cause)
+        if data.lines is None:
+            state.estimate = newest(state.estimate, estimate)
+        else:
+            _fold_lines(state, data.lines, LineFacts(estimate=estimate))
     elif isinstance(data, OrderPacked):
-        state.packed = newest(state.packed, Part(stamp, data.lines))
+        if data.lines is None:
+            state.packed = newest(state.packed, Part(stamp, None))
+        else:
+            _fold_lines(state, data.lines, LineFacts(packed=stamp))
     elif isinstance(data, OrderShipped):
-        shipment = Shipment(stamp, data.carrier, data.shipped_at, data.lines)
+        shipment = Shipment(stamp, data.carrier, data.shipped_at, _joined(data.lines, ()))
         fold_parcel(state, data.tracking_no, Parcel(shipped=shipment))
     elif isinstance(data, ParcelScanned):
         fold_parcel(state, data.tracking_no, parcel_of(data, stamp))
     elif isinstance(data, OrderDelivered):
-        state.delivered = newest(state.delivered, Part(stamp, data.lines))
+        if data.lines is None:
+            state.delivered = newest(state.delivered, Part(stamp, None))
+        else:
+            _fold_lines(state, data.lines, LineFacts(delivered=True))
     elif isinstance(data, OrderCancelled):
         state.cancelled[_name(stamp)] = Part(stamp, data.lines)
-    elif isinstance(data, OrderRefunded):
+    elif isinstance(data, OrderRefunded) and data.whole is not False:
         state.refunds[_name(stamp)] = Refund(stamp, data.whole is True, data.amount, data.lines)
     return False
 
@@ -178,7 +211,8 @@ def merge(known: Parcel | None, said: Parcel) -> Parcel:
         return said
     shipped, scan, moved = known
     if said.shipped is not None:
-        shipped = newest(shipped, said.shipped)
+        lines = _joined(shipped.lines, said.shipped.lines) if shipped is not None else said.shipped.lines
+        shipped = newest(shipped, said.shipped)._replace(lines=lines)
     if said.scan is not None:
         scan = newest(scan, said.scan)
     if said.moved is not None and (moved is None or said.moved.stamp < moved.stamp):
@@ -190,44 +224,32 @@ def fold_parcel(state: OrderState, tracking_no: str, said: Parcel) -> None:
     state.parcels[tracking_no] = merge(state.parcels.get(tracking_no), said)
 
 
-def pending_lines(state: OrderState) -> tuple[str, ...]:
-    """The lines that still have to leave: neither shipped, cancelled nor refunded; in the order's own order."""
-    assert state.payment is not None
-    lines = state.payment.lines
-    gone: set[str] = set()
-    for part in (*_shipped(state), *state.cancelled.values()):
-        gone.update(lines if part.lines is None else part.lines)
-    refunded = sum((r.amount for r in state.refunds.values() if r.amount is not None and r.lines is None), Decimal(0))
-    for refund in state.refunds.values():
-        gone.update(lines if refund.whole else refund.lines or ())
-    if refunded and refunded >= state.payment.total:
-        return ()
-    return tuple(line for line in lines if line not in gone)
+def said_at(stamp: Stamp) -> datetime:
+    """When the event of this stamp happened."""
+    return _EPOCH + timedelta(microseconds=stamp.time_us)
 
 
-def first_shipped(state: OrderState) -> bool:
-    """Whether anything of the order has left."""
-    return any(True for _ in _shipped(state))
+def _fold_lines(state: OrderState, lines: Iterable[str], said: LineFacts) -> None:
+    for line in lines:
+        known = state.by_line.get(line, LineFacts())
+        state.by_line[line] = LineFacts(
+            newest(known.estimate, said.estimate) if said.estimate is not None else known.estimate,
+            later(known.packed, said.packed),
+            known.delivered or said.delivered,
+        )
 
 
-def _shipped(state: OrderState) -> Iterable[Part]:
-    """What has left: as the shop says, as a scan proves, or as its delivery does. A scan names no lines, so in an order
-    that the shop ships in parts it counts for nothing beyond what the shop said."""
-    in_parts = any(p.shipped is not None and p.shipped.lines is not None for p in state.parcels.values())
-    for parcel in state.parcels.values():
-        if parcel.shipped is not None:
-            yield Part(parcel.shipped.stamp, parcel.shipped.lines)
-        elif parcel.moved is not None and not in_parts:
-            yield Part(parcel.moved.stamp, None)
-    if state.delivered is not None and (state.delivered.lines is not None or not in_parts):
-        yield state.delivered
+def _joined(some: tuple[str, ...] | None, others: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """All lines that either names, sorted, each once; None (all lines) where either is."""
+    return None if some is None or others is None else tuple(sorted({*some, *others}))
 
 
 def _fold_payment(state: OrderState, data: OrderPaid, stamp: Stamp) -> bool:
     if data.promise_ship_by is not None:
         state.promise = newest(state.promise, Promise(stamp, data.promise_ship_by))
     lines = tuple(line.line_id or line.sku for line in data.lines)
-    payment = Payment(stamp, data.store_id, data.paid_at, data.kind, lines, data.total)
+    values = tuple(line.quantity * line.unit_price for line in data.lines)
+    payment = Payment(stamp, data.store_id, data.paid_at, data.kind, lines, data.total, values)
     known = state.payment
     state.payment = newest(known, payment)
     return state.payment is payment

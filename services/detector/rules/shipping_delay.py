@@ -1,15 +1,23 @@
 """shipping_delay: paid, and will not leave the warehouse in time.
 
-`judge` says from an order's facts and the time whether it is late, why, and when to look again; `settle` compares that
-with what was last emitted and says what to emit. Numbers are the policy's, with the defaults of the domain.
+`judge` says from an order's facts and the moment whether it is late, why, and when to look again; `settle` compares
+that with what was last emitted and says what to emit. Numbers are the policy's, with the defaults of the domain.
+
+A deadline has passed once it is certain that nothing came before it. The clock does not show that: while input is
+unread, the `shipped` may be in it. So deadlines go by `Moment.silent_until`, and `now` only dates what is decided.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from services.detector.rules.facts import Estimate, Incident, OrderState, first_shipped, pending_lines
+from services.detector.rules.facts import Estimate, Incident, OrderState, said_at
+from services.detector.rules.pending import Word, delivered, first_shipped, pending_lines, words
 from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
+
+_UNSURE = "a deadline has passed by the clock, and what came before it may be unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +34,29 @@ class Policy:
     """Without a better source the new date is the later of promise and now, plus this."""
 
 
+class Moment(NamedTuple):
+    """When a verdict is made: the clock's `now`, and up to when all input is applied, so that silence is silence (None:
+    not known; then nothing may be concluded from an absence)."""
+
+    now: datetime
+    silent_until: datetime | None
+
+    def passed(self, deadline: datetime) -> bool:
+        """Whether it is certain that nothing came by then."""
+        return self.silent_until is not None and self.silent_until >= deadline
+
+    def unsure(self, deadline: datetime) -> bool:
+        """The clock is past it, and what came before it may be unread."""
+        return self.now >= deadline and not self.passed(deadline)
+
+
 @dataclass(frozen=True, slots=True)
 class Lateness:
     """An order is late: since when, why, by what evidence, and until when."""
 
     cause: Cause
     evidence: tuple[str, ...]
+    estimate: Estimate | None
     occurred_at: datetime
     promise: datetime
     assumed: bool
@@ -42,8 +67,9 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`late` is None where all is well or over, and `over` then says how an open incident would end. `reason` is in
-    words. `look_at` is when time alone could change the verdict; None where it cannot."""
+    """`late` is None where all is well, over, or not certain. `over` then says how an open incident would end; None
+    leaves it open. `reason` is in words. `look_at` is when time alone could change the verdict; None where it
+    cannot."""
 
     late: Lateness | None
     over: How | None
@@ -51,8 +77,8 @@ class Verdict:
     look_at: datetime | None
 
 
-def judge(state: OrderState, now: datetime, policy: Policy) -> Verdict:
-    """The state of the promise at `now`. Pure: the same facts and time give the same verdict."""
+def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
+    """The state of the promise at that moment. Pure: the same facts and moment give the same verdict."""
     payment = state.payment
     if payment is None:
         return Verdict(None, None, "no payment is known yet", None)
@@ -63,26 +89,36 @@ def judge(state: OrderState, now: datetime, policy: Policy) -> Verdict:
     if state.promise is None and payment.kind is not OrderKind.STOCK:
         return Verdict(None, How.PROMISE_MOVED, f"{payment.kind} without a promise is never late", None)
     promise = state.promise.ship_by if state.promise else payment.paid_at + policy.assumed_promise
-    since, reason, look_at = _late_since(state, promise, now, policy)
-    if since is None:
-        over = How.PACKED if state.packed is not None else How.BACK_IN_TIME
-        if state.incident is not None and state.incident.old_date != promise:
-            over = How.PROMISE_MOVED
-        return Verdict(None, over, reason, look_at)
+    said = words(state, pending)
+    looks = [_look(state, word, promise, moment, policy) for word in said]
+    late = [look for look in looks if look.since is not None]
+    if not late:
+        return _in_time(state, promise, looks)
+    first = min(late, key=lambda look: (look.since, look.reason))
+    assert first.since is not None
+    estimate = worst(said)
     evidence = [state.promise.stamp.id if state.promise else payment.stamp.id]
-    if state.estimate is not None:
-        evidence.append(state.estimate.stamp.id)
-    late = Lateness(
-        cause=cause_of(state.estimate),
+    if estimate is not None:
+        evidence.append(estimate.stamp.id)
+    breached = moment.passed(promise)
+    lateness = Lateness(
+        cause=cause_of(estimate),
         evidence=tuple(evidence),
-        occurred_at=max(since, payment.paid_at),
+        estimate=estimate,
+        occurred_at=max(first.since, payment.paid_at),
         promise=promise,
         assumed=state.promise is None,
-        breached=now >= promise,
+        breached=breached,
         pending=pending,
-        reason=reason,
+        reason=first.reason,
     )
-    return Verdict(late, None, reason, promise if now < promise else None)
+    return Verdict(lateness, None, first.reason, None if breached else promise)
+
+
+def worst(said: Collection[Word]) -> Estimate | None:
+    """Of what is said about the pending lines the latest estimate: the order is whole when its last line is there."""
+    estimates = [word.estimate for word in said if word.estimate is not None]
+    return max(estimates, key=lambda estimate: (estimate.ship_at, estimate.stamp), default=None)
 
 
 def cause_of(estimate: Estimate | None) -> Cause:
@@ -94,33 +130,83 @@ def cause_of(estimate: Estimate | None) -> Cause:
     return known.get(estimate.cause, Cause.UNKNOWN)
 
 
-def _late_since(
-    state: OrderState, promise: datetime, now: datetime, policy: Policy
-) -> tuple[datetime | None, str, datetime | None]:
-    """Since when the order is late (None: it is not), in words, and when to look again where it is not."""
-    if state.packed is not None:
-        # Packed leaves tonight: only the promise itself counts.
-        if now >= promise:
-            return promise, f"packed, but not shipped by the promise of {_day(promise)}", None
-        return None, "packed, and the promise still holds", promise
+class _Look(NamedTuple):
+    """What one word comes to: late `since` (None: not late, or not certain), in words, when to look again, and how that
+    would end an open incident (None: not at all)."""
+
+    since: datetime | None
+    reason: str
+    look_at: datetime | None = None
+    over: How | None = None
+
+
+def _look(state: OrderState, word: Word, promise: datetime, moment: Moment, policy: Policy) -> _Look:
+    estimate, packed = word
     warn_at = promise - policy.warn_before
-    estimate = state.estimate
     if estimate is not None and estimate.ship_at > promise:
-        since = min(estimate.said_at, warn_at) if now >= warn_at else estimate.said_at
-        return since, f"the warehouse ships on {_day(estimate.ship_at)}, after the promise of {_day(promise)}", None
-    if estimate is not None and estimate.said_at >= warn_at and now < min(estimate.ship_at, promise):
+        late_from = min(estimate.said_at, warn_at)
+    elif estimate is not None and estimate.said_at >= warn_at:
         # News since the warning: the warehouse knows the promise is near and says that it keeps it.
-        return None, f"the warehouse ships on {_day(estimate.ship_at)}, within the promise", estimate.ship_at
-    if now >= promise:
-        return warn_at, f"not shipped, and the promise of {_day(promise)} has passed", None
-    if now >= warn_at:
-        return warn_at, f"not shipped, and the promise of {_day(promise)} is near", None
-    return None, "the promise is not near yet", warn_at
+        late_from = max(estimate.ship_at, warn_at)
+    else:
+        late_from = warn_at
+    if packed is not None and said_at(packed) <= max(late_from, _promised_at(state)):
+        return _packed(promise, moment)
+    if estimate is not None and estimate.ship_at > promise:
+        if moment.unsure(estimate.ship_at):
+            return _Look(None, _UNSURE, estimate.ship_at)
+        return _Look(
+            late_from, f"the warehouse ships on {_day(estimate.ship_at)}, after the promise of {_day(promise)}"
+        )
+    if moment.passed(late_from):
+        how = "has passed" if moment.passed(promise) else "is near"
+        return _Look(warn_at, f"not shipped, and the promise of {_day(promise)} {how}")
+    if moment.unsure(late_from):
+        return _Look(None, _UNSURE, late_from)
+    reason = "the promise is not near yet"
+    if estimate is not None and late_from > warn_at:
+        reason = f"the warehouse ships on {_day(estimate.ship_at)}, within the promise"
+    return _Look(None, reason, late_from, How.BACK_IN_TIME)
+
+
+def _packed(promise: datetime, moment: Moment) -> _Look:
+    """Packed before it was late leaves tonight: only the promise itself counts. Packing an order that is late already
+    does not end it, and told by the events' own times that does not depend on which of them is read first."""
+    if moment.passed(promise):
+        return _Look(promise, f"packed, but not shipped by the promise of {_day(promise)}")
+    if moment.unsure(promise):
+        return _Look(None, _UNSURE, promise)
+    return _Look(None, "packed, and the promise still holds", promise, How.PACKED)
+
+
+def _in_time(state: OrderState, promise: datetime, looks: Collection[_Look]) -> Verdict:
+    """No line is late, or none is for certain: that leaves an open incident open."""
+    soonest = min(looks, key=_by_look_at)
+    over = How.PACKED
+    for look in looks:
+        if look.over is None:
+            return Verdict(None, None, _UNSURE, soonest.look_at)
+        if look.over is not How.PACKED:
+            over = How.BACK_IN_TIME
+    if state.incident is not None and state.incident.old_date != promise:
+        over = How.PROMISE_MOVED
+    return Verdict(None, over, soonest.reason, soonest.look_at)
+
+
+def _by_look_at(look: _Look) -> datetime:
+    assert look.look_at is not None
+    return look.look_at
+
+
+def _promised_at(state: OrderState) -> datetime:
+    """When the promise was made: before that nothing could be late."""
+    assert state.payment is not None
+    return said_at(state.promise.stamp) if state.promise is not None else state.payment.paid_at
 
 
 def _ended(state: OrderState) -> How:
     if first_shipped(state):
-        return How.DELIVERED if state.delivered is not None and not state.parcels else How.SHIPPED
+        return How.DELIVERED if delivered(state) and not state.parcels else How.SHIPPED
     return How.REFUNDED if state.refunds and not state.cancelled else How.CANCELLED
 
 
@@ -138,31 +224,35 @@ class Outcome:
     look_at: datetime | None
 
 
-def settle(state: OrderState, now: datetime, policy: Policy) -> Outcome:
-    """Compare the verdict with what was last emitted: `opened`, `updated`, `resolved`, or nothing."""
-    verdict = judge(state, now, policy)
-    known = state.incident
+def settle(state: OrderState, now: datetime, policy: Policy, silent_until: datetime | None = None) -> Outcome:
+    """Compare the verdict with what was last emitted: `opened`, `updated`, `resolved`, or nothing.
+
+    `silent_until` is never after `now`. A smaller one than is true delays what an absence shows, and changes nothing
+    else."""
+    moment = Moment(now, silent_until)
+    verdict = judge(state, moment, policy)
+    known = state.incident if state.incident is not None and state.incident.open else None
     if verdict.late is None:
-        if known is None or not known.open:
-            return Outcome(None, known, None, verdict.look_at)
+        if known is None or verdict.over is None:
+            return Outcome(None, state.incident, None, verdict.look_at)
         closed = replace(known, revision=known.revision + 1, open=False, reason=verdict.reason)
-        return Outcome("resolved", closed, verdict.over or How.BACK_IN_TIME, verdict.look_at)
-    fresh = _incident(state, verdict.late, known if known is not None and known.open else None, now, policy)
+        return Outcome("resolved", closed, verdict.over, verdict.look_at)
+    if known is not None and moment.unsure(known.new_date):
+        # Whether the date that was told was kept is not certain; another one would be a guess.
+        return Outcome(None, known, None, known.new_date)
+    fresh = _incident(state, verdict.late, known, now, policy)
     look_at = min(filter(None, (verdict.look_at, fresh.new_date)))
-    if known is not None and known.open:
-        if _same(known, fresh):
-            # Kept as it is now all the same, so that it follows from the facts and not from the order they came in.
-            fresh.revision = known.revision
-            return Outcome(None, fresh, None, look_at)
-        fresh.revision = known.revision + 1
-        return Outcome("updated", fresh, None, look_at)
-    fresh.revision = known.revision + 1 if known is not None else 1
-    return Outcome("opened", fresh, None, look_at)
+    if known is not None and _same(known, fresh):
+        # Kept as it is now all the same, so that it follows from the facts and not from the order they came in.
+        fresh.revision = known.revision
+        return Outcome(None, fresh, None, look_at)
+    fresh.revision = state.incident.revision + 1 if state.incident is not None else 1
+    return Outcome("opened" if known is None else "updated", fresh, None, look_at)
 
 
 def _incident(state: OrderState, late: Lateness, known: Incident | None, now: datetime, policy: Policy) -> Incident:
     """The incident as it should stand; `known` is the open one, whose clocks and fallback date go on."""
-    estimate = state.estimate
+    estimate = late.estimate
     detected_at = known.detected_at if known else now
     based_at: datetime | None = None
     if estimate is not None and estimate.ship_at > max(late.promise, now):

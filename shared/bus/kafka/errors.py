@@ -77,6 +77,12 @@ def told(doing: str) -> Iterator[None]:
         raise Reject(f"{doing}: the broker refuses a message of this size") from error
     except _HALTING as error:
         raise Halt(f"{doing}: {_words(error)}") from error
+    except UnicodeDecodeError as error:
+        # aiokafka takes every header's name for UTF-8 and cannot be told otherwise.
+        raise Halt(
+            f"{doing}: a record from there on has a header whose name is not UTF-8. Delete the records up to and with"
+            " it (kafka-delete-records.sh), then `headsup resume --from-first`"
+        ) from error
     except (errors.KafkaError, errors.ConsumerStoppedError, OSError) as error:
         raise Retry(f"{doing}: {_words(error)}") from error
 

@@ -11,27 +11,24 @@ from shared.events.incidents import CAUSES, Cause, Scenario
 from shared.events.orders import Line, OrderRefunded
 from shared.events.parcels import ParcelScanned, ParcelStatus
 
-LINES = ("1", "2")
-
 
 @pytest.mark.parametrize(
-    ("refund", "whole", "covers"),
+    ("refund", "whole"),
     [
-        (OrderRefunded(order_id="O-1"), True, True),
-        (OrderRefunded(order_id="O-1", amount=Decimal("100")), None, True),
-        (OrderRefunded(order_id="O-1", amount=Decimal("99.99")), None, False),
-        (OrderRefunded(order_id="O-1", amount=Decimal("0")), False, False),
-        (OrderRefunded(order_id="O-1", lines=("1", "2")), None, True),
-        (OrderRefunded(order_id="O-1", lines=("1",)), None, False),
-        (OrderRefunded(order_id="O-1", lines=()), False, False),
-        (OrderRefunded(order_id="O-1", amount=Decimal("100"), lines=("1",)), None, True),
-        (OrderRefunded(order_id="O-1", amount=Decimal("5"), lines=("1", "2")), None, False),
-        (OrderRefunded(order_id="O-1", reason="price_protection"), False, False),
+        (OrderRefunded(order_id="O-1"), True),
+        (OrderRefunded(order_id="O-1", amount=Decimal("100")), None),
+        (OrderRefunded(order_id="O-1", amount=Decimal("99.99")), None),
+        (OrderRefunded(order_id="O-1", amount=Decimal("0")), False),
+        (OrderRefunded(order_id="O-1", lines=("1", "2")), None),
+        (OrderRefunded(order_id="O-1", lines=("1",)), None),
+        (OrderRefunded(order_id="O-1", lines=()), False),
+        (OrderRefunded(order_id="O-1", amount=Decimal("100"), lines=("1",)), None),
+        (OrderRefunded(order_id="O-1", amount=Decimal("5"), lines=("1", "2")), None),
+        (OrderRefunded(order_id="O-1", reason="price_protection"), False),
     ],
 )
-def test_a_refund_knows_what_it_covers(refund: OrderRefunded, whole: bool | None, covers: bool) -> None:
+def test_a_refund_knows_whether_it_is_whole(refund: OrderRefunded, whole: bool | None) -> None:
     assert refund.whole is whole
-    assert refund.covers(Decimal("100.00"), LINES) is covers
 
 
 def test_a_sealed_recipient_is_a_contact() -> None:
