@@ -17,6 +17,7 @@ import uvloop
 
 from bench.servers import INPUTS
 from services.detector.handlers import Detector
+from services.detector.listing import PostgresFeeds, PostgresListing
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
@@ -55,7 +56,7 @@ async def main(bus_url: str, database_url: str) -> None:
     metrics = Metrics()
     worker = Worker(
         WorkerSettings("detector", INPUTS),
-        Announcing(PostgresOrders(), sealer, Policy()),
+        Announcing(PostgresOrders(), PostgresListing(), PostgresFeeds(), sealer, Policy()),
         bus=connect(bus_url),
         database=database,
         sealer=sealer,

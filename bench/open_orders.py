@@ -15,6 +15,7 @@ from bench.report import Report
 from bench.servers import INPUTS, Servers
 from bench.stream import SOURCE, Order, paid
 from services.detector.handlers import Detector
+from services.detector.listing import PostgresFeeds, PostgresListing
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.facts import OrderState, fold
 from services.detector.rules.shipping_delay import Policy, settle
@@ -100,7 +101,7 @@ class Sweeping:
         sealer, metrics = Sealer(SECRET), Metrics().of("detector")
         relay = Relay(self._database, "detector", connect(servers.bus_url).producer())
         settings = WorkerSettings("detector", INPUTS)
-        detector = Detector(PostgresOrders(), sealer, Policy())
+        detector = Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), sealer, Policy())
         shell = Shell(settings, detector, self._database, sealer, SystemClock(), relay, metrics)
         self._sweeper = Sweeper(shell)
         self._servers, self._name = servers, database.rsplit("/", 1)[1]

@@ -8,7 +8,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 import services.detector.__main__ as detector
-from services.cli import deadletters, doctor, lag, provision, publish, up
+from services.cli import deadletters, doctor, lag, provision, publish, stop, up
 from services.cli.context import Service
 from shared.errors import HeadsupError
 from shared.process import FAILED, USAGE, complain
@@ -45,6 +45,7 @@ def application() -> typer.Typer:
     app.command(rich_help_panel="Run")(up.up)
     app.command(rich_help_panel="Run")(up.run)
     app.command(rich_help_panel="Run")(publish.publish)
+    app.command(rich_help_panel="Look after")(stop.stop)
     app.command(rich_help_panel="Look after")(lag.lag)
     letters = typer.Typer(no_args_is_help=True)
     letters.command("list")(deadletters.listing)

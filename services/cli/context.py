@@ -127,6 +127,12 @@ async def attached_bus(settings: Settings) -> AsyncIterator[Bus]:
         yield bus
 
 
+async def clock_of(settings: Settings) -> Clock:
+    """What time the installation believes it is."""
+    running = None if settings.database_url else read_running(settings.data)
+    return SystemClock() if running is None else await _clock_of(running)
+
+
 async def _clock_of(running: Running) -> Clock:
     """The instance's time: a virtual clock is read off what its workers last noted."""
     if not running.virtual:

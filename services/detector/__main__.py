@@ -14,6 +14,7 @@ from typing import Final
 
 from services.detector import api
 from services.detector.handlers import Detector
+from services.detector.listing import Incidents, PostgresFeeds, PostgresListing
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.shipping_delay import Policy
 from shared import process
@@ -30,14 +31,14 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The detector, ready to run."""
     worker = Worker(
         WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
-        Detector(PostgresOrders(), parts.sealer, policy(settings)),
+        Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), parts.sealer, policy(settings)),
         bus=parts.bus,
         database=parts.database,
         sealer=parts.sealer,
         clock=parts.clock,
         metrics=parts.metrics,
     )
-    return Built(worker, api.router(doors, parts))
+    return Built(worker, api.router(doors, parts.sealer, Incidents(parts.database)))
 
 
 def policy(settings: Settings) -> Policy:

@@ -1,26 +1,46 @@
-"""The detector's REST: how events come in without Kafka."""
+"""The detector's REST: how events come in without Kafka, and the incidents that came of them."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel
 
+from shared import paging
+from shared.access import Caller
 from shared.bus.port import Message
 from shared.errors import Reject
+from shared.events.base import parse_time
 from shared.events.stores import Role
 from shared.events.text import scrub
 from shared.http import bounded_body
 from shared.ingest import prepare
 from shared.problems import Problem
-from shared.process import Doors, Parts
+from shared.process import Doors
+from shared.seal import Sealer
 
 MAX_REQUEST = 8 * 1024 * 1024
 """Bytes of one request; one event within it has the codec's own limit of 512 KiB."""
 MAX_EVENTS = 1000
 
 _KINDS = ("application/json", "application/cloudevents+json", "application/cloudevents-batch+json")
+
+
+class Reading(Protocol):
+    """What was told, to look at."""
+
+    async def page(
+        self,
+        *,
+        order_id: str | None,
+        store_ids: Collection[str] | None,
+        is_open: bool | None,
+        after: paging.Cursor | None,
+        limit: int,
+    ) -> list[dict[str, Any]]: ...
+
+    async def one(self, incident_id: str) -> dict[str, Any] | None: ...
 
 
 class _Envelope(msgspec.Struct):
@@ -48,14 +68,15 @@ class Answer(BaseModel):
     events: list[Result]
 
 
-def router(doors: Doors, parts: Parts) -> APIRouter:
+def router(doors: Doors, sealer: Sealer, incidents: Reading) -> APIRouter:
     """The detector's routes."""
-    producer, sealer = doors.producer, parts.sealer
-    routes = APIRouter(prefix="/v1", tags=["detector"], dependencies=[Depends(doors.access.needs(Role.INGEST))])
+    producer = doors.producer
+    routes = APIRouter(prefix="/v1", tags=["detector"])
 
     @routes.post(
         "/events",
         status_code=202,
+        dependencies=[Depends(doors.access.needs(Role.INGEST))],
         response_model_exclude_none=True,
         openapi_extra={"requestBody": {"required": True, "content": {kind: {} for kind in _KINDS}}},
     )
@@ -81,7 +102,42 @@ def router(doors: Doors, parts: Parts) -> APIRouter:
         await producer.send(messages)
         return Answer(accepted=len(messages), rejected=len(results) - len(messages), events=results)
 
+    reader = Depends(doors.access.needs(Role.READ))
+
+    @routes.get("/incidents")
+    async def listed(  # noqa: PLR0917 - a list's filters
+        caller: Annotated[Caller, reader],
+        order_id: str | None = None,
+        store_id: str | None = None,
+        state: Literal["open", "resolved"] | None = None,
+        cursor: paging.CursorText = None,
+        limit: paging.Limit = 50,
+    ) -> paging.Page:
+        """Incidents as they were last told, the newest detection first."""
+        if store_id is not None:
+            caller.must_see(store_id)
+        rows = await incidents.page(
+            order_id=order_id,
+            store_ids=[store_id] if store_id is not None else caller.stores,
+            is_open=None if state is None else state == "open",
+            after=paging.read_cursor(cursor),
+            limit=limit + 1,
+        )
+        return paging.page(rows, limit, lambda row: row, _place)
+
+    @routes.get("/incidents/{incident_id}")
+    async def one(caller: Annotated[Caller, reader], incident_id: str) -> dict[str, Any]:
+        """One incident with its evidence: the ids of the events that show the cause."""
+        found = await incidents.one(incident_id)
+        if found is None or not caller.sees(found["store_id"]):
+            raise Problem(404, "There is no such incident.")
+        return found
+
     return routes
+
+
+def _place(row: dict[str, Any]) -> paging.Cursor:
+    return paging.Cursor(parse_time(row["detected_at"]), row["incident_id"])
 
 
 def _split(content_type: str, body: bytes) -> Sequence[bytes]:

@@ -7,14 +7,17 @@ until an order does.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from services.detector.rules.announce import announce
 from services.detector.rules.facts import OrderState, Parcel, fold, fold_parcel, merge, parcel_of
-from services.detector.rules.shipping_delay import Policy, settle
+from services.detector.rules.shipping_delay import Outcome, Policy, settle
 from shared.events.envelope import Event, to_message
+from shared.events.incidents import Incident
 from shared.events.orders import OrderPaid, OrderShipped
 from shared.events.parcels import ParcelScanned
+from shared.store import stores
 from shared.store.timers import Due
 from shared.store.unit import UnitOfWork
 
@@ -46,6 +49,26 @@ class Orders(Protocol):
         ...
 
 
+class Listing(Protocol):
+    """What the detector has told, for people to look at."""
+
+    async def keep(self, unit: UnitOfWork, told: Sequence[Incident]) -> None:
+        """These incidents as they stand now, each once."""
+        ...
+
+
+class Feeds(Protocol):
+    """When each store's order feed last spoke."""
+
+    async def heard(self, unit: UnitOfWork, newest: Mapping[str, datetime]) -> None:
+        """The stores' newest events, by the time that they happened."""
+        ...
+
+    async def stale(self, unit: UnitOfWork, store_ids: Collection[str]) -> Collection[str]:
+        """Those of these stores that have declared how often their feed must speak, and it has not."""
+        ...
+
+
 class Sealing(Protocol):
     def sealed(self, paid: OrderPaid) -> OrderPaid:
         """The order without readable addresses."""
@@ -56,8 +79,10 @@ class Detector:
     """Guarantees: applying an event twice changes nothing; any order of one order's events ends in the same state and
     the same open incident; an incident is emitted in the transaction that opened it."""
 
-    def __init__(self, orders: Orders, sealing: Sealing, policy: Policy) -> None:
+    def __init__(self, orders: Orders, listing: Listing, feeds: Feeds, sealing: Sealing, policy: Policy) -> None:
         self._orders = orders
+        self._listing = listing
+        self._feeds = feeds
         self._sealing = sealing
         self._policy = policy
 
@@ -66,6 +91,7 @@ class Detector:
         by_order: defaultdict[str, list[Event[Any]]] = defaultdict(list)
         named: dict[str, str] = {}
         loose: dict[str, Parcel] = {}
+        await stores.project(unit.connection, unit.schema, events)
         for event in events:
             data = event.data
             order_id = getattr(data, "order_id", None)
@@ -106,9 +132,23 @@ class Detector:
                         )
             for tracking_no, (order_id, parcel) in arrived.items():
                 fold_parcel(states[order_id], tracking_no, parcel)
+        await self._hear(unit, by_order, states)
         await self._settle(unit, states, payments, fired=False)
         with unit.measure("save"):
             await self._orders.save(unit, states, known, payments)
+
+    async def _hear(
+        self, unit: UnitOfWork, by_order: Mapping[str, Sequence[Event[Any]]], states: Mapping[str, OrderState]
+    ) -> None:
+        newest: dict[str, datetime] = {}
+        for order_id, events in by_order.items():
+            payment = states[order_id].payment
+            if payment is not None:
+                said = max(event.time for event in events)
+                newest[payment.store_id] = max(said, newest.get(payment.store_id, said))
+        if newest:
+            with unit.measure("save"):
+                await self._feeds.heard(unit, newest)
 
     async def wake(self, unit: UnitOfWork, due: Sequence[Due]) -> None:
         """Look again at these orders; busy ones are left for the next sweep."""
@@ -126,22 +166,50 @@ class Detector:
         self, unit: UnitOfWork, states: Mapping[str, OrderState], payments: Mapping[str, bytes], fired: bool
     ) -> None:
         """Decide each order, note when to look again, and emit what changed."""
-        outcomes = []
         with unit.measure("decide"):
-            for order_id, state in states.items():
-                outcome = settle(state, unit.now, self._policy, unit.silent_until)
+            outcomes = {
+                order_id: settle(state, unit.now, self._policy, unit.silent_until) for order_id, state in states.items()
+            }
+        await self._doubt(unit, states, outcomes)
+        with unit.measure("decide"):
+            for order_id, outcome in outcomes.items():
+                state = states[order_id]
                 state.incident = outcome.incident
                 if fired or outcome.look_at != state.look_at:
                     state.look_at = outcome.look_at
                     unit.wake(order_id, outcome.look_at)
-                if outcome.emit is not None:
-                    outcomes.append((order_id, outcome))
-        if not outcomes:
+        telling = {order_id: outcome for order_id, outcome in outcomes.items() if outcome.emit is not None}
+        if telling:
+            await self._tell(unit, telling, payments)
+
+    async def _doubt(self, unit: UnitOfWork, states: Mapping[str, OrderState], outcomes: dict[str, Outcome]) -> None:
+        """What rests on silence is settled again as held where the feed itself is silent."""
+        by_store: defaultdict[str, list[str]] = defaultdict(list)
+        for order_id, outcome in outcomes.items():
+            incident, payment = outcome.incident, states[order_id].payment
+            if incident is None or payment is None or not (incident.open and incident.absent):
+                continue
+            before = states[order_id].incident
+            if outcome.emit is not None or (before is not None and before.held):
+                by_store[payment.store_id].append(order_id)
+        if not by_store:
             return
-        missing = [order_id for order_id, _ in outcomes if order_id not in payments]
+        with unit.measure("load"):
+            stale = await self._feeds.stale(unit, by_store.keys())
+        for order_id in (order_id for store_id in stale for order_id in by_store[store_id]):
+            state = states[order_id]
+            outcomes[order_id] = settle(state, unit.now, self._policy, unit.silent_until, stale=True)
+
+    async def _tell(self, unit: UnitOfWork, telling: Mapping[str, Outcome], payments: Mapping[str, bytes]) -> None:
+        missing = [order_id for order_id in telling if order_id not in payments]
         with unit.measure("load"):
             texts = {**payments, **(await self._orders.payments(unit, missing) if missing else {})}
         with unit.measure("decide"):
-            for order_id, outcome in outcomes:
+            told = []
+            for order_id, outcome in telling.items():
                 paid = OrderPaid.model_validate_json(texts[order_id])
-                unit.emit(to_message(announce(outcome, paid, unit.now)))
+                event = announce(outcome, paid, unit.now)
+                unit.emit(to_message(event))
+                told.append(event.data)
+        with unit.measure("save"):
+            await self._listing.keep(unit, told)

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.detector.handlers import Detector
+from services.detector.listing import PostgresFeeds, PostgresListing
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
@@ -25,7 +26,7 @@ class Faulty(Detector):
     """Fails on orders whose id holds a word."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(PostgresOrders(), SEALER, Policy())
+        super().__init__(PostgresOrders(), PostgresListing(), PostgresFeeds(), SEALER, Policy())
         self._error = error
 
     async def apply(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:

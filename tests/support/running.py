@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from services.detector.handlers import Detector
+from services.detector.listing import PostgresFeeds, PostgresListing
 from services.detector.postgres import PostgresOrders
 from services.detector.rules.shipping_delay import Policy
 from shared.bus.port import Bus, Message, Partition, Record, TopicSpec
@@ -109,7 +110,7 @@ class Rig:
 
 
 def a_detector() -> Detector:
-    return Detector(PostgresOrders(), SEALER, Policy())
+    return Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), SEALER, Policy())
 
 
 async def prepare_topics(bus: Bus, *topics: str, partitions: int = 3) -> None:

@@ -8,6 +8,7 @@ from shared.events.envelope import Event, event, event_id
 from shared.events.incidents import (
     AffectedLine,
     DateSource,
+    Hold,
     IncidentOpened,
     IncidentResolved,
     IncidentUpdated,
@@ -48,6 +49,7 @@ def announce(outcome: Outcome, paid: OrderPaid, now: datetime) -> Event[Incident
         "breached": incident.breached,
         "facts": facts_of(paid, incident),
         "reason": incident.reason,
+        "hold": Hold.FEED_STALE if incident.held else None,
     }
     payload: IncidentPayload
     if outcome.emit == "resolved":

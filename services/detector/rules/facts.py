@@ -130,6 +130,10 @@ class Incident:
     pending: tuple[str, ...]
     reason: str
     based_at: datetime | None
+    absent: bool = False
+    """It rests on nothing having come: where the feed is dead, that shows nothing."""
+    held: bool = False
+    """It was told with the hold `feed_stale`."""
 
 
 @dataclass(slots=True)

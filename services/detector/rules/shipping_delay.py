@@ -30,6 +30,8 @@ class Policy:
     """An order still unshipped this long before its promise counts as late."""
     contact_within: timedelta = timedelta(hours=2)
     contact_after_payment: timedelta = timedelta(hours=24)
+    stale_recheck: timedelta = timedelta(minutes=10)
+    """An incident that is held because its feed is silent is looked at again after this."""
     fallback: timedelta = timedelta(hours=48)
     """Without a better source the new date is the later of promise and now, plus this."""
 
@@ -224,11 +226,13 @@ class Outcome:
     look_at: datetime | None
 
 
-def settle(state: OrderState, now: datetime, policy: Policy, silent_until: datetime | None = None) -> Outcome:
+def settle(
+    state: OrderState, now: datetime, policy: Policy, silent_until: datetime | None = None, stale: bool = False
+) -> Outcome:
     """Compare the verdict with what was last emitted: `opened`, `updated`, `resolved`, or nothing.
 
     `silent_until` is never after `now`. A smaller one than is true delays what an absence shows, and changes nothing
-    else."""
+    else. `stale` says that the store's feed has been silent for longer than it may: what rests on absence is held."""
     moment = Moment(now, silent_until)
     verdict = judge(state, moment, policy)
     known = state.incident if state.incident is not None and state.incident.open else None
@@ -241,7 +245,9 @@ def settle(state: OrderState, now: datetime, policy: Policy, silent_until: datet
         # Whether the date that was told was kept is not certain; another one would be a guess.
         return Outcome(None, known, None, known.new_date)
     fresh = _incident(state, verdict.late, known, now, policy)
-    look_at = min(filter(None, (verdict.look_at, fresh.new_date)))
+    fresh.held = stale and fresh.absent
+    recheck = now + policy.stale_recheck if fresh.held else None
+    look_at = min(filter(None, (verdict.look_at, fresh.new_date, recheck)))
     if known is not None and _same(known, fresh):
         # Kept as it is now all the same, so that it follows from the facts and not from the order they came in.
         fresh.revision = known.revision
@@ -278,6 +284,7 @@ def _incident(state: OrderState, late: Lateness, known: Incident | None, now: da
         pending=late.pending,
         reason=late.reason,
         based_at=based_at,
+        absent=estimate is None or estimate.ship_at <= late.promise,
     )
 
 
@@ -290,12 +297,9 @@ def _contact_due(state: OrderState, promise: datetime, detected_at: datetime, po
 
 
 def _same(known: Incident, fresh: Incident) -> bool:
-    """Whether a reader would learn anything: dates, cause, breach and lines count; evidence and wording do not."""
-    return (known.cause, known.old_date, known.new_date, known.date_source, known.breached, known.pending) == (
-        fresh.cause,
-        fresh.old_date,
-        fresh.new_date,
-        fresh.date_source,
-        fresh.breached,
-        fresh.pending,
-    )
+    """Whether a reader would learn anything: dates, cause, breach, lines, hold; not evidence and wording."""
+    return _news(known) == _news(fresh)
+
+
+def _news(i: Incident) -> tuple[object, ...]:
+    return (i.cause, i.old_date, i.new_date, i.date_source, i.breached, i.pending, i.held)
