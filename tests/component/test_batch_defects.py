@@ -9,9 +9,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 
-from services.detector.handlers import Detector
-from services.detector.postgres import PostgresOrders
-from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
 from shared.bus.port import Bus, Message
 from shared.clock import VirtualClock
@@ -19,17 +16,17 @@ from shared.errors import Retry
 from shared.events.envelope import Event, to_message
 from shared.store import deadletters, offsets
 from shared.store.unit import UnitOfWork
-from tests.support.running import SEALER, Rig, at_work, eventually, prepare_topics
+from tests.support.running import ADetector, Rig, at_work, eventually, prepare_topics
 from tests.support.stories import START, Order, hours
 
 NOW = START + hours(6)
 
 
-class Asking(Detector):
+class Asking(ADetector):
     """Sends the database a statement of the test's choice for each order whose id holds a word."""
 
     def __init__(self, statement: str, value: Any = None) -> None:
-        super().__init__(PostgresOrders(), SEALER, Policy())
+        super().__init__()
         self._statement = statement
         self._value = value
 
@@ -39,11 +36,11 @@ class Asking(Detector):
             await unit.connection.execute(text(self._statement), {} if self._value is None else {"value": self._value})
 
 
-class Stumbling(Detector):
+class Stumbling(ADetector):
     """Fails for want of a dependency so many times, each time after everything else was done."""
 
     def __init__(self, times: int) -> None:
-        super().__init__(PostgresOrders(), SEALER, Policy())
+        super().__init__()
         self.times = times
 
     async def apply(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:

@@ -7,10 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from services.detector.handlers import Detector
-from services.detector.listing import PostgresFeeds, PostgresListing
-from services.detector.postgres import PostgresOrders
-from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
 from shared.bus.port import Bus
 from shared.clock import VirtualClock
@@ -18,15 +14,15 @@ from shared.errors import AskPerson
 from shared.events.envelope import Event
 from shared.store import deadletters, offsets
 from shared.store.unit import UnitOfWork
-from tests.support.running import SEALER, Rig, at_work, eventually, prepare_topics
+from tests.support.running import ADetector, Rig, at_work, eventually, prepare_topics
 from tests.support.stories import START, Order, hours
 
 
-class Faulty(Detector):
+class Faulty(ADetector):
     """Fails on orders whose id holds a word."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(PostgresOrders(), PostgresListing(), PostgresFeeds(), SEALER, Policy())
+        super().__init__()
         self._error = error
 
     async def apply(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:

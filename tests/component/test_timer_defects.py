@@ -7,25 +7,22 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from services.detector.handlers import Detector
-from services.detector.postgres import PostgresOrders
-from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
 from shared.bus.port import Bus
 from shared.clock import VirtualClock
 from shared.store.timers import Due
 from shared.store.unit import UnitOfWork
-from tests.support.running import SEALER, Rig, at_work, eventually, prepare_topics
+from tests.support.running import ADetector, Rig, at_work, eventually, prepare_topics
 from tests.support.stories import START, Order, hours
 
 DUE = START + hours(36)
 
 
-class Faulty(Detector):
+class Faulty(ADetector):
     """Fails on the timers of orders whose id holds a word, in its own code or in the database's, until it is mended."""
 
     def __init__(self, in_database: bool = False) -> None:
-        super().__init__(PostgresOrders(), SEALER, Policy())
+        super().__init__()
         self.in_database = in_database
         self.mended = False
 

@@ -23,7 +23,7 @@ from shared.store.database import Database
 from shared.telemetry import Metrics, configure_logging
 from shared.worker import Worker, WorkerSettings
 from tests.faults.traps import Trap, TrappedBus, TrappedDatabase
-from tests.support.running import SEALER, a_detector
+from tests.support.running import SEALER, ADetector
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def wire(spec: Spec) -> Wired:
         fetch_seconds=0.2,
     )
     metrics = Metrics()
-    worker = Worker(settings, a_detector(), bus=bus, database=database, sealer=SEALER, clock=clock, metrics=metrics)
+    worker = Worker(settings, ADetector(), bus=bus, database=database, sealer=SEALER, clock=clock, metrics=metrics)
     return Wired(worker, database, bus, clock, trap, metrics)
 
 

@@ -109,8 +109,11 @@ class Rig:
             return list(await connection.execute(text(sql)))
 
 
-def a_detector() -> Detector:
-    return Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), SEALER, Policy())
+class ADetector(Detector):
+    """The detector as it is wired in production, with the test's secret; tests derive from it what misbehaves."""
+
+    def __init__(self) -> None:
+        super().__init__(PostgresOrders(), PostgresListing(), PostgresFeeds(), SEALER, Policy())
 
 
 async def prepare_topics(bus: Bus, *topics: str, partitions: int = 3) -> None:
@@ -133,7 +136,7 @@ async def at_work(
     database = Database(database_url, pool_size=16)
     settings = replace(WorkerSettings("detector", tuple(topics), probe_seconds=0.2, fetch_seconds=0.2), **changes)
     worker = Worker(
-        settings, handler or a_detector(), bus=bus, database=database, sealer=SEALER, clock=clock, metrics=Metrics()
+        settings, handler or ADetector(), bus=bus, database=database, sealer=SEALER, clock=clock, metrics=Metrics()
     )
     running = asyncio.create_task(worker.run())
     try:

@@ -103,7 +103,7 @@ async def test_the_first_key_may_do_all(rest: httpx.AsyncClient) -> None:
     "headers", [{}, bearer("unknown"), bearer(""), {"Authorization": "Basic YTpi"}, bearer("ключ")]
 )
 async def test_who_gives_no_known_key_is_told_so(rest: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    raw = {name: value.encode() for name, value in headers.items()}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     answer = await rest.get("/look", headers=raw)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
