@@ -67,9 +67,12 @@ def product(line: Line) -> str:
 
 
 def short_product(line: Line) -> str:
-    """At most `SHORT_NAME` characters: the shop's own short name, else the beginning of the full one."""
-    given = plain(_TITLE_NOISE.sub("", line.short_name or ""))
-    return (given or product(line))[:SHORT_NAME].rstrip()
+    """At most `SHORT_NAME` characters: the shop's own short name, else the beginning of the full one, by whole words
+    where it has any."""
+    name = plain(_TITLE_NOISE.sub("", line.short_name or "")) or product(line)
+    if len(name) <= SHORT_NAME:
+        return name
+    return name[: SHORT_NAME + 1].rpartition(" ")[0] or name[:SHORT_NAME]
 
 
 def variant(line: Line) -> str:

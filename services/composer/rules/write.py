@@ -294,6 +294,8 @@ class _Writer:
         if self.offers:
             self.broken += checks.evident(incident)
             self.broken += checks.options(options, texts)
+        if self.brief.purpose is Purpose.NEXT_STEP and self._chosen not in self.wording.options:
+            self.broken.append(checks.Broken("options", "nobody knows which option it is the next step of"))
         if self.offers or self.told is not None:
             shown = self._day(self.told)
             self.broken += checks.date(self.told, shown, self.brief.now, texts, vague=vague, values=self.values)
