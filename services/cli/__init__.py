@@ -7,6 +7,7 @@ import asyncpg
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+import services.composer.__main__ as composer
 import services.detector.__main__ as detector
 from services.cli import deadletters, doctor, lag, provision, publish, stop, up
 from services.cli.context import Service
@@ -14,7 +15,10 @@ from shared.errors import HeadsupError
 from shared.process import FAILED, USAGE, complain
 from shared.settings import BadSettings
 
-SERVICES: Final = (Service(detector.SCHEMA, detector.TOPICS, detector.build),)
+SERVICES: Final = (
+    Service(detector.SCHEMA, detector.TOPICS, detector.build),
+    Service(composer.SCHEMA, composer.TOPICS, composer.build),
+)
 
 ABOUT = """Headsup tells a shop's customers about trouble with their order before they have to ask.
 

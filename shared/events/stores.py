@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Strict, field_validator, model_serializer
 
 from shared.events import topics
 from shared.events.base import Flag, Id, Money, Part, Payload, Text, UtcTime, Word
@@ -41,6 +41,17 @@ class NewStores(StrEnum):
     LIVE = "live"
 
 
+class Explicit(Part):
+    """A part whose None says something else than its default: it is written out, though absent values are left out of
+    what travels."""
+
+    @model_serializer(mode="wrap")
+    def _write_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = handler(self)
+        fields = type(self).model_fields.items()
+        return told | {n: None for n, field in fields if field.default is not None and getattr(self, n) is None}
+
+
 class QuietHours(Part):
     """No SMS between these times of the store's day; over midnight where `end` is before `start`."""
 
@@ -48,7 +59,7 @@ class QuietHours(Part):
     end: time = time(8, 0)
 
 
-class Caps(Part):
+class Caps(Explicit):
     """Most per day of the store's calendar. None: no cap. For the first three days after `live_from` a store sends 500
     messages at most, whatever is set here, unless `first_days` says otherwise."""
 
@@ -89,7 +100,7 @@ class Setting(Payload):
     by: Text = ""
 
 
-class StoreConfigured(Setting):
+class StoreConfigured(Setting, Explicit):
     """A store as it is set up now; it replaces all that was set before. Times of day are in `time_zone`."""
 
     TYPE: ClassVar[str] = "store.configured.v1"

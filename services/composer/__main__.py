@@ -1,0 +1,46 @@
+"""The composer: writes every notice, and keeps what people set.
+
+Consumes `headsup.incidents.v1`, `headsup.cases.v1`, `headsup.deliveries.v1` and `headsup.settings.v1`.
+Emits `notice.composed.v1` on `headsup.notices.v1`, by its REST the settings on `headsup.settings.v1`, and on
+`headsup.dead-letters.v1` what it cannot apply.
+Owns the schema `composer`: incidents as it knows them, digits in use, the audit; and the catalogue of texts.
+
+`python -m services.composer` runs it alone (as `headsup run composer`), set up by the environment and `headsup.toml`.
+"""
+
+import sys
+from typing import Final
+
+from services.composer import api, catalogue
+from services.composer.handlers import Composer
+from services.composer.postgres import SCHEMA, PostgresIncidents, PostgresView
+from services.composer.render import Renderer
+from services.composer.rules.write import Press
+from shared import process
+from shared.events.topics import CASES, DELIVERIES, INCIDENTS, SETTINGS
+from shared.process import Built, Doors, Parts
+from shared.settings import Settings, load
+from shared.worker import Worker, WorkerSettings
+
+TOPICS: Final = (INCIDENTS, CASES, DELIVERIES, SETTINGS)
+
+
+def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
+    """The composer, ready to run. Raises `Halt` where the catalogue is not whole."""
+    known = catalogue.load()
+    press = Press(known, Renderer(known.languages))
+    worker = Worker(
+        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        Composer(PostgresIncidents(), press, settings.stores_begin),
+        bus=parts.bus,
+        database=parts.database,
+        sealer=parts.sealer,
+        clock=parts.clock,
+        metrics=parts.metrics,
+    )
+    view = PostgresView(parts.database)
+    return Built(worker, api.router(doors, parts, view, press, settings.stores_begin))
+
+
+if __name__ == "__main__":
+    sys.exit(process.alone(SCHEMA, load, build))
