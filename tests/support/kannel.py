@@ -2,12 +2,13 @@
 
 Never the machine's own service. The spool outlives a kill, so every test has a fresh folder."""
 
+import asyncio
 import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -142,13 +143,13 @@ class Gateway:
             end(self._bearerbox, signal.SIGKILL, seconds=10)
 
     def suspend(self) -> None:
-        """smsbox takes connections and never answers (the kernel does the taking)."""
-        if self._smsbox is not None:
-            self._smsbox.send_signal(signal.SIGSTOP)
+        """smsbox takes messages, and bearerbox does not say what became of them."""
+        if self._bearerbox is not None:
+            self._bearerbox.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self._smsbox is not None:
-            self._smsbox.send_signal(signal.SIGCONT)
+        if self._bearerbox is not None:
+            self._bearerbox.send_signal(signal.SIGCONT)
 
     def status(self) -> str:
         url = f"{self.admin_url}/status?password={STATUS_PASSWORD}"
@@ -174,12 +175,12 @@ class Gateway:
                 process.kill()
 
 
-@contextmanager
-def kannel(folder: Path, network_port: int, inbound: str) -> Iterator[Gateway]:
-    """A running gateway, ended at the end."""
+@asynccontextmanager
+async def kannel(folder: Path, network_port: int, inbound: str) -> AsyncIterator[Gateway]:
+    """A running gateway, ended at the end. Beside the loop: it takes its leave of a network that may live on it."""
     gateway = Gateway(folder, network_port, inbound)
     try:
-        gateway.start()
+        await asyncio.to_thread(gateway.start)
         yield gateway
     finally:
-        gateway.stop()
+        await asyncio.to_thread(gateway.stop)

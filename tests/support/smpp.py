@@ -18,8 +18,8 @@ ANSWER = 0x80000000
 OK, BIND_FAILED, INVALID_DESTINATION, THROTTLED = 0x00, 0x0D, 0x0B, 0x58
 PLAIN, UCS2 = 0, 8
 HAS_HEADER, IS_RECEIPT = 0x40, 0x04
-PART = 67
-"""Signs of UCS-2 in one part of several."""
+SINGLE, PART = 140, 134
+"""Bytes of text in a part alone, and in one of several."""
 
 
 class Receipts(Enum):
@@ -39,7 +39,8 @@ class Sms:
 
     sender: str
     to: str
-    parts: dict[int, str] = field(default_factory=dict)
+    coding: int
+    parts: dict[int, bytes] = field(default_factory=dict)
     of: int = 1
 
     @property
@@ -48,7 +49,8 @@ class Sms:
 
     @property
     def text(self) -> str:
-        return "".join(self.parts[number] for number in sorted(self.parts))
+        """Put together before it is read: a gateway may cut in the middle of an emoji."""
+        return _text(b"".join(self.parts[number] for number in sorted(self.parts)), self.coding)
 
 
 class PhoneNetwork:
@@ -89,10 +91,10 @@ class PhoneNetwork:
 
     async def answer(self, sender: str, to: str, text: str) -> None:
         """A person's message to the shop, in as many parts as it takes."""
-        pieces = [text[at : at + PART] for at in range(0, len(text), PART)] if len(text) > 70 else [text]
-        reference = next(self._numbers) % 256
+        whole, reference = text.encode("utf-16-be"), next(self._numbers) % 256
+        pieces = [whole[at : at + PART] for at in range(0, len(whole), PART)] if len(whole) > SINGLE else [whole]
         for number, piece in enumerate(pieces, 1):
-            body, kind = piece.encode("utf-16-be"), 0
+            body, kind = piece, 0
             if len(pieces) > 1:
                 body, kind = bytes([5, 0, 3, reference, len(pieces), number]) + body, HAS_HEADER
             await self._deliver(_deliver_sm(sender, to, body, kind, UCS2))
@@ -145,16 +147,18 @@ class PhoneNetwork:
     def _keep(self, it: "_Submitted") -> None:
         key = (it.sender, it.to, it.reference)
         if it.of == 1 or key not in self._open:
-            self.messages.append(Sms(it.sender, it.to, of=it.of))
+            self.messages.append(Sms(it.sender, it.to, it.coding, of=it.of))
             self._open[key] = self.messages[-1]
-        self._open[key].parts[it.part] = it.text
+        self._open[key].parts[it.part] = it.short
         if self._open[key].whole:
             del self._open[key]
 
     async def _report(self, id: int, it: "_Submitted") -> None:
         word, error = ("UNDELIV", "027") if self.receipts is Receipts.FAILED else ("DELIVRD", "000")
         said = f"id:{id} sub:001 dlvrd:001 submit date:2611240900 done date:2611240901 stat:{word} err:{error} text:"
-        body = _deliver_sm(it.to, it.sender, said.encode() + it.text[:20].encode()[:20], IS_RECEIPT, PLAIN)
+        body = _deliver_sm(
+            it.to, it.sender, said.encode() + _text(it.short[:20], it.coding).encode()[:20], IS_RECEIPT, PLAIN
+        )
         if self.receipts is Receipts.LATER:
             self._held.append(body)
             return
@@ -166,7 +170,8 @@ class PhoneNetwork:
 class _Submitted:
     sender: str
     to: str
-    text: str
+    short: bytes
+    coding: int
     wants_receipt: bool
     reference: int = 0
     of: int = 1
@@ -186,8 +191,11 @@ def _parse(body: bytes) -> _Submitted:
     if kind & HAS_HEADER:
         header, short = short[1 : 1 + short[0]], short[1 + short[0] :]
         reference, of, part = header[2:5] if header[0] == 0 else (header[2] << 8 | header[3], header[4], header[5])
-    text = short.decode("utf-16-be" if coding == UCS2 else "utf-8")
-    return _Submitted(sender, to, text, bool(registered & 1), reference, of, part)
+    return _Submitted(sender, to, short, coding, bool(registered & 1), reference, of, part)
+
+
+def _text(short: bytes, coding: int) -> str:
+    return short.decode("utf-16-be" if coding == UCS2 else "utf-8", errors="replace")
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:
@@ -196,8 +204,13 @@ def _string(body: bytes, at: int) -> tuple[str, int]:
 
 
 def _deliver_sm(sender: str, to: str, short: bytes, kind: int, coding: int) -> bytes:
-    head = b"\x00\x01\x01" + sender.encode() + b"\x00\x01\x01" + to.encode() + b"\x00"
+    head = b"\x00" + _address(sender) + _address(to)
     return head + bytes([kind, 0, 0]) + b"\x00\x00" + bytes([0, 0, coding, 0, len(short)]) + short
+
+
+def _address(number: str) -> bytes:
+    """Type of number, numbering plan, digits: a + is never written, it is a type."""
+    return bytes([1 if number.startswith("+") else 0, 1]) + number.removeprefix("+").encode() + b"\x00"
 
 
 async def _write(writer: asyncio.StreamWriter, command: int, status: int, number: int, body: bytes) -> None:
