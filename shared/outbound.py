@@ -137,7 +137,7 @@ class Outbound:
             return Lost(f"The answer is longer than {LONGEST_ANSWER} bytes.", left=True)
         except TimeoutError:
             return Lost("No whole answer in time." if left else "No connection in time.", bool(left))
-        except (httpx.TransportError, OSError):
+        except (httpx.TransportError, httpx.InvalidURL, OSError):
             return Lost("The connection broke before the whole answer." if left else "No connection.", bool(left))
 
     async def close(self) -> None:
@@ -218,6 +218,8 @@ def _checked(url: str) -> httpx.URL:
         raise ValueError("it is no address") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ValueError("it must begin with https://host or http://host")
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise ValueError("its port must be between 1 and 65535")
     if parsed.userinfo or parsed.fragment:
         raise ValueError("it must hold no user, password or fragment")
     return parsed

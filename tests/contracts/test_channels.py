@@ -197,6 +197,16 @@ async def test_refuses_what_cannot_be_sent(kit: Kit, text: str, request: pytest.
         watch.nothing_private(kit, outcome)
 
 
+@calling
+@pytest.mark.parametrize("reference", ["", "a b", "a\r\nX: 1", "%d", "n" * 129, "单"])
+async def test_refuses_a_reference_that_would_not_come_back(
+    kit: Kit, reference: str, request: pytest.FixtureRequest
+) -> None:
+    async with scripted(kit.accepted or reply(200)) as provider, kit.open(provider.url, request.getfixturevalue) as it:
+        assert kind_of(await it.send(replace(a_message(kit, it), reference=reference))) == "permanent"
+        assert provider.requests == []
+
+
 @every
 async def test_sends_the_same_again_when_asked_again(kit: Kit, request: pytest.FixtureRequest) -> None:
     """A channel neither retries nor swallows: who calls it twice has sent twice."""

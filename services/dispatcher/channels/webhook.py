@@ -44,8 +44,9 @@ SHORTEST_SECRET: Final = 24
 """Bytes (Standard Webhooks 1.0.0, "Signature scheme")."""
 
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,39}")
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PROVIDER_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+Reference = Annotated[str, Field(pattern=rf"^{_REFERENCE.pattern}$")]
 
 
 class _Posted(BaseModel):
@@ -110,7 +111,7 @@ class Webhook:
     async def send(self, message: Message) -> Outcome:
         if refusal := refused(message):
             return refusal
-        body = json.dumps(_letter(message), ensure_ascii=False)
+        body = json.dumps(_letter(message))
         now = SystemClock().now()  # the bridge's machine keeps real time, whatever clock Headsup runs on
         headers = {
             "Content-Type": "application/json",
@@ -158,6 +159,8 @@ class Webhook:
 
 def refused(message: Message) -> Failed | None:
     """What no bridge can do anything with."""
+    if not _REFERENCE.fullmatch(message.reference):
+        return Failed("The reference has characters that no header takes.", permanent=True)
     if not message.to.strip() or not message.text.strip():
         return Failed("The address or the text is empty.", permanent=True)
     if len(message.text) > LONGEST_TEXT:
