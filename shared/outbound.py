@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -104,7 +105,7 @@ class Outbound:
         self._seconds = seconds
         self._resolve = resolve or _system_resolver
         limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
-        self._transport = httpx.AsyncHTTPTransport(verify=tls or True, trust_env=False, retries=0, limits=limits)
+        self._transport = httpx.AsyncHTTPTransport(verify=tls or _usual_trust(), trust_env=False, limits=limits)
         # httpcore tells the headers of every answer at DEBUG, and an answer may repeat what it was asked.
         logging.getLogger("httpcore").setLevel(logging.INFO)
 
@@ -209,6 +210,12 @@ def is_public(address: str) -> bool:
 
 
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+
+
+@cache
+def _usual_trust() -> ssl.SSLContext:
+    """The authorities that browsers trust; read once, for it takes a while."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _checked(url: str) -> httpx.URL:
