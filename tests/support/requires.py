@@ -12,6 +12,8 @@ PACKAGES = {
     "curl": "curl (Debian: curl)",
     "node": "Node.js (Debian: nodejs)",
     "npm": "npm (Debian: npm)",
+    "bearerbox": "the Kannel gateway (Debian: kannel)",
+    "smsbox": "the Kannel gateway (Debian: kannel)",
 }
 
 
