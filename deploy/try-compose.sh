@@ -127,8 +127,8 @@ END
     chmod +x "$SCRATCH/postgres-entrypoint"
     base postgres trixie postgresql-17 --customize-hook="upload $SCRATCH/postgres-entrypoint /entrypoint" \
         --customize-hook='chmod 755 "$1/entrypoint"; mkdir -p "$1/var/lib/postgresql/data"'
-    docker import --change 'ENTRYPOINT ["/entrypoint"]' --change 'STOPSIGNAL SIGINT' \
-        --change 'VOLUME /var/lib/postgresql/data' "$BASES/postgres.tar" postgres:17-trixie >/dev/null
+    docker import --change 'ENTRYPOINT ["/entrypoint"]' --change 'VOLUME /var/lib/postgresql/data' \
+        "$BASES/postgres.tar" postgres:17-trixie >/dev/null
 }
 
 make_kafka() {

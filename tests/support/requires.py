@@ -12,6 +12,7 @@ PACKAGES = {
     "curl": "curl (Debian: curl)",
     "node": "Node.js (Debian: nodejs)",
     "npm": "npm (Debian: npm)",
+    "promtool": "promtool (Debian: prometheus)",
 }
 
 
