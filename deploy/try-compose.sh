@@ -25,7 +25,7 @@ ENGINE=
 
 say() { printf '\n== %4d s  %s\n' "$SECONDS" "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
-compose() { docker compose --project-name headsup-try --env-file "$SCRATCH/env" "$@"; }
+compose() { docker compose --ansi never --project-name headsup-try --env-file "$SCRATCH/env" "$@"; }
 
 # until_true SECONDS COMMAND...: tries once a second.
 until_true() {
@@ -142,11 +142,12 @@ java -cp '/opt/kafka/libs/*' kafka.docker.KafkaDockerWrapper setup --default-con
     --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config
 exec java $KAFKA_HEAP_OPTS -Dlog4j2.level=INFO -cp '/opt/kafka/libs/*' kafka.Kafka /opt/kafka/config/server.properties
 END
-    base kafka bookworm openjdk-17-jre-headless --customize-hook='mkdir -p "$1"/opt/kafka/{libs,config} "$1"/etc/kafka/docker \
-        "$1"/mnt/shared/config "$1"/var/lib/kafka/data' --customize-hook="sync-in $jars /opt/kafka/libs" \
+    base kafka bookworm openjdk-17-jre-headless \
+        --customize-hook='cd "$1" && mkdir -p opt/kafka/libs opt/kafka/config etc/kafka/docker mnt/shared/config var/lib/kafka/data' \
+        --customize-hook="sync-in $jars /opt/kafka/libs" \
         --customize-hook="upload $SCRATCH/kafka-entrypoint /entrypoint" \
-        --customize-hook='chmod 755 "$1/entrypoint"; touch "$1"/etc/kafka/docker/{server.properties,log4j2.yaml,tools-log4j2.yaml}
-            chroot "$1" useradd --uid 1000 appuser; chroot "$1" chown -R appuser /opt/kafka/config /var/lib/kafka/data'
+        --customize-hook='cd "$1" && chmod 755 entrypoint && cd etc/kafka/docker && touch server.properties log4j2.yaml tools-log4j2.yaml' \
+        --customize-hook='chroot "$1" useradd --uid 1000 appuser && chroot "$1" chown -R appuser /opt/kafka/config /var/lib/kafka/data'
     docker import --change 'ENTRYPOINT ["/entrypoint"]' --change 'USER appuser' --change 'VOLUME /var/lib/kafka/data' \
         --change 'ENV CLUSTER_ID=5L6g3nShT-eMCtK--X86sw' "$BASES/kafka.tar" apache/kafka:4.4.0 >/dev/null
 }
@@ -159,11 +160,13 @@ publish() {
     now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     promise=$(date -u -d '+6 hours' +%Y-%m-%dT%H:%M:%SZ)
     get "http://127.0.0.1:${PORTS[detector]}/v1/events" -H "Authorization: Bearer $HEADSUP_API_KEY" \
-        -H 'Content-Type: application/cloudevents+json' -d @- <<END
+        -H 'Content-Type: application/cloudevents+json' -d @- <<END | tee "$SCRATCH/answer"
 {"specversion":"1.0","id":"$1-paid","source":"try","type":"order.paid.v1","time":"$now","data":{"order_id":"$1",
 "store_id":"shop-1","customer":{"id":"c-1","nickname":"小鱼","phone":"13812345678"},"lines":[{"sku":"SCARF","name":"羊绒围巾",
-"quantity":1,"unit_price":"129.00"}],"total":"129.00","currency":"CNY","paid_at":"$now","promise_ship_by":"$promise"}}
+"variant":"雾蓝","quantity":1,"unit_price":"129.00"}],"total":"129.00","currency":"CNY","paid_at":"$now","promise_ship_by":"$promise"}}
 END
+    echo
+    grep -q '"accepted":1' "$SCRATCH/answer" || fail "the event was refused"
 }
 
 # Reads the topic from inside, with the client that the image has.
@@ -213,7 +216,7 @@ all_ready || fail "a service is not ready"
 [[ $(docker inspect --format '{{.State.ExitCode}}' "$(compose ps --all --quiet prepare)") == 0 ]] || fail "prepare failed"
 
 say "one event"
-publish TRY-1 && echo
+publish TRY-1
 incident_of TRY-1
 for service in "${SERVICES[@]}"; do
     get "http://127.0.0.1:${PORTS[$service]}/metrics" | grep -q "^headsup_outbox_messages{service=\"$service\"}" ||
@@ -224,7 +227,7 @@ for service in detector kafka postgres; do
     say "restarting $service"
     compose restart --timeout 30 "$service"
     until_true 90 all_ready || fail "not ready after $service was restarted"
-    publish "TRY-$service" && echo
+    publish "TRY-$service"
     incident_of "TRY-$service"
 done
 
