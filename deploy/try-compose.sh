@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tries Dockerfile and docker-compose.yml as they are, with a real engine, on a Debian 12 machine that can reach package
-# archives but no image registry. As root, after `make setup`. Takes some minutes; leaves nothing but installed packages.
+# archives but no image registry. As root, after `make setup`. Takes some minutes. It takes everything down again, but for
+# the packages that it installed and the engine's own bridge docker0.
 #
 #     deploy/try-compose.sh                         # all services that the image has
 #     SERVICES="detector" deploy/try-compose.sh     # some of them
@@ -41,9 +42,9 @@ clean_up() {
     local code=$?
     if [[ -n $ENGINE ]]; then
         if [[ -e $SCRATCH/env ]]; then
-            if ((code)); then compose ps --all; compose logs --tail 30; fi || true
+            if ((code)); then compose ps --all; compose logs --tail 10; fi || true
             say "taking it all down"
-            compose down --volumes --timeout 20 || true
+            compose --profile observe down --volumes --timeout 20 || true
         fi
         kill "$ENGINE" && wait "$ENGINE" || true
     fi
@@ -152,6 +153,13 @@ END
         --change 'ENV CLUSTER_ID=5L6g3nShT-eMCtK--X86sw' "$BASES/kafka.tar" apache/kafka:4.4.0 >/dev/null
 }
 
+make_prometheus() {
+    base prometheus bookworm prometheus,wget --customize-hook='mkdir "$1/prometheus" && chroot "$1" chown nobody /prometheus'
+    docker import --change 'ENTRYPOINT ["/usr/bin/prometheus"]' --change 'USER nobody' --change 'VOLUME /prometheus' \
+        --change 'CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]' \
+        "$BASES/prometheus.tar" prom/prometheus:v3.5.0 >/dev/null
+}
+
 get() { curl -fsS --max-time 5 "$@"; }
 
 # One order that is paid now and promised too soon: the detector has to open an incident for it.
@@ -159,7 +167,8 @@ publish() {
     local now promise
     now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     promise=$(date -u -d '+6 hours' +%Y-%m-%dT%H:%M:%SZ)
-    get "http://127.0.0.1:${PORTS[detector]}/v1/events" -H "Authorization: Bearer $HEADSUP_API_KEY" \
+    # Generous: after Kafka's restart the service's producer has to find it again.
+    get --max-time 30 "http://127.0.0.1:${PORTS[detector]}/v1/events" -H "Authorization: Bearer $HEADSUP_API_KEY" \
         -H 'Content-Type: application/cloudevents+json' -d @- <<END | tee "$SCRATCH/answer"
 {"specversion":"1.0","id":"$1-paid","source":"try","type":"order.paid.v1","time":"$now","data":{"order_id":"$1",
 "store_id":"shop-1","customer":{"id":"c-1","nickname":"小鱼","phone":"13812345678"},"lines":[{"sku":"SCARF","name":"羊绒围巾",
@@ -191,6 +200,10 @@ asyncio.run(main())
 END
 }
 
+# What Prometheus knows: `asked QUERY` prints the JSON.
+asked() { get -G http://127.0.0.1:9090/api/v1/query --data-urlencode "query=$1"; }
+scraped() { asked 'sum(up{job="headsup"})' | grep "\"${#SERVICES[@]}\"\]"; }
+
 all_ready() { for service in "${SERVICES[@]}"; do get "http://127.0.0.1:${PORTS[$service]}/readyz" >/dev/null || return 1; done; }
 
 install_tools
@@ -200,6 +213,7 @@ start_engine
 make_python
 make_postgres
 make_kafka
+make_prometheus
 docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 
 say "building the image"
@@ -207,7 +221,7 @@ deploy/make-env.sh "$SCRATCH/env"
 . "$SCRATCH/env"
 compose build --quiet prepare
 docker images headsup --format '{{.Repository}}:{{.Tag}} {{.Size}}'
-compose run --rm --no-deps --entrypoint id prepare -u | grep -qx 10001 || fail "the image runs as somebody else"
+compose run --rm --no-deps --entrypoint id prepare -u | grep -x 10001 >/dev/null || fail "the image runs as somebody else"
 
 say "starting ${SERVICES[*]}"
 compose up --detach --wait --wait-timeout 240 --quiet-pull "${SERVICES[@]}"
@@ -219,17 +233,23 @@ say "one event"
 publish TRY-1
 incident_of TRY-1
 for service in "${SERVICES[@]}"; do
-    get "http://127.0.0.1:${PORTS[$service]}/metrics" | grep -q "^headsup_outbox_messages{service=\"$service\"}" ||
+    get "http://127.0.0.1:${PORTS[$service]}/metrics" | grep "^headsup_outbox_messages{service=\"$service\"}" >/dev/null ||
         fail "$service has no metrics"
 done
 
 for service in detector kafka postgres; do
     say "restarting $service"
     compose restart --timeout 30 "$service"
+    compose up --detach --wait --wait-timeout 120 --no-deps "$service"
     until_true 90 all_ready || fail "not ready after $service was restarted"
     publish "TRY-$service"
     incident_of "TRY-$service"
 done
+
+say "watching"
+compose --profile observe up --detach --wait --wait-timeout 60 prometheus
+until_true 60 scraped || fail "Prometheus does not see ${SERVICES[*]}: $(asked up)"
+get http://127.0.0.1:9090/api/v1/rules | grep -o '"name":"Headsup[A-Za-z0-9]*"' | wc -l | sed 's/$/ alert rules are loaded/'
 
 say "running up again: prepare has nothing to do"
 compose up --detach --wait --wait-timeout 120 "${SERVICES[@]}"
