@@ -216,16 +216,14 @@ make_kafka
 make_prometheus
 docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 
-say "building the image"
 deploy/make-env.sh "$SCRATCH/env"
 . "$SCRATCH/env"
-compose build --quiet prepare
-docker images headsup --format '{{.Repository}}:{{.Tag}} {{.Size}}'
-compose run --rm --no-deps --entrypoint id prepare -u | grep -x 10001 >/dev/null || fail "the image runs as somebody else"
 
-say "starting ${SERVICES[*]}"
-compose up --detach --wait --wait-timeout 240 --quiet-pull "${SERVICES[@]}"
+say "building the image and starting ${SERVICES[*]}"
+compose up --detach --wait --wait-timeout 240 "${SERVICES[@]}"
 compose ps --format '{{.Service}} {{.Status}}'
+docker images headsup --format '{{.Repository}}:{{.Tag}} {{.Size}}'
+for service in "${SERVICES[@]}"; do [[ $(compose exec -T "$service" id -u) == 10001 ]] || fail "$service runs as somebody else"; done
 all_ready || fail "a service is not ready"
 [[ $(docker inspect --format '{{.State.ExitCode}}' "$(compose ps --all --quiet prepare)") == 0 ]] || fail "prepare failed"
 

@@ -52,10 +52,13 @@ def test_each_service_has_its_command_its_port_and_a_health_check(compose: Any) 
             continue
         service = compose["services"][name]
         assert service["command"] == ["run", name]
+        assert service["image"] == compose["services"]["prepare"]["image"]
+        assert service["pull_policy"] == "never"
         assert service["environment"]["HEADSUP_PORT"] == port
         assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
         assert "/readyz" in service["healthcheck"]["test"][-1]
         assert service["depends_on"]["prepare"] == {"condition": "service_completed_successfully"}
+    assert compose["services"]["prepare"]["build"] == "."
     assert {one.name for one in SERVICES} <= OWN.keys()
 
 
@@ -188,6 +191,16 @@ def test_the_image_gets_all_that_is_shipped_and_nothing_else() -> None:
     assert first == "*"
     assert allowed == copied
     assert shipped <= allowed
+
+
+def test_the_try_out_makes_the_base_images_that_are_named(compose: Any) -> None:
+    script = (DEPLOY / "try-compose.sh").read_text("utf-8")
+    bases = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE))
+    bases |= {compose["services"][name]["image"] for name in ("kafka", "postgres", "prometheus")}
+    assert {base for base in bases if f"{base} >" not in script} == set()
+    tested = re.search(r"<kafka\.version>(.+?)</", (DEPLOY / "kafka-local/pom.xml").read_text("utf-8"))
+    assert tested is not None
+    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{tested[1]}"
 
 
 # Alerts and the dashboard.
