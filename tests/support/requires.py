@@ -14,6 +14,7 @@ PACKAGES = {
     "npm": "npm (Debian: npm)",
     "bearerbox": "the Kannel gateway (Debian: kannel)",
     "smsbox": "the Kannel gateway (Debian: kannel)",
+    "promtool": "promtool (Debian: prometheus)",
 }
 
 
