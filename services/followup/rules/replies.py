@@ -27,11 +27,13 @@ class Meaning(StrEnum):
 
 
 class Reading(NamedTuple):
-    """`number` is the option or the score. `reason` is in words, and never repeats the reply."""
+    """`number` is the option or the score, `code` what the option brings. `reason` is in words, and never repeats the
+    reply."""
 
     meaning: Meaning
     number: int | None
     reason: str
+    code: RemedyKind | None = None
 
 
 def read(text: str, options: Mapping[int, RemedyKind], *, scoring: bool = False, settled: bool = False) -> Reading:
@@ -133,7 +135,7 @@ def _choice(said: str, options: Mapping[int, RemedyKind]) -> Reading:
     if len(fitting) != 1:
         why = "it wishes for something that is not offered" if not fitting else "its words fit more than one option"
         return Reading(Meaning.UNCLEAR, None, why)
-    return Reading(Meaning.CHOICE, fitting[0], f"its words choose {code}")
+    return Reading(Meaning.CHOICE, fitting[0], f"its words choose {code}", code)
 
 
 def _by_number(
@@ -153,7 +155,7 @@ def _by_number(
     code = options[number]
     if named - {code} or code in refused:
         return Reading(Meaning.UNCLEAR, None, "its number and its words do not agree")
-    return Reading(Meaning.CHOICE, number, f"its number chooses {code}")
+    return Reading(Meaning.CHOICE, number, f"its number chooses {code}", code)
 
 
 _REFUSED_WAIT: Final = re.compile(words.NOT_NOW)
