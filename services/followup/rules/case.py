@@ -237,8 +237,8 @@ def _ending(case: Case, order: Order, now: datetime, looks: tasks.Looks) -> tupl
         return ClosedAs.REFUNDED, False
     shipped = promises.shipped_at(case, order, now)
     if shipped is None:
-        if incident.how in {How.SHIPPED, How.DELIVERED} and incident.resolved_at is not None:
-            looks.append(incident.resolved_at + GRACE)
+        proof = promises.proof_at(case, order)
+        looks += [] if proof is None else [proof + GRACE]
         return None
     if order.delivered_at(case) is not None or incident.how is How.DELIVERED:
         return ClosedAs.SHIPPED, case.told

@@ -116,13 +116,19 @@ def _evidence(case: Case, order: Order, entry: Entry, now: datetime) -> datetime
 
 
 def shipped_at(case: Case, order: Order, now: datetime) -> datetime | None:
-    """When the whole order left: by the shop's word, else, once that had its time to come, by the incident's."""
-    said = order.shipped_at(case) or order.delivered_at(case)
-    incident = case.incident
-    if said is None and incident is not None and incident.how in {How.SHIPPED, How.DELIVERED}:
-        assert incident.resolved_at is not None
-        return incident.resolved_at if now >= incident.resolved_at + GRACE else None
+    """When the whole order left: by the shop's word, else, once that had its time to come, by what proves it."""
+    said = order.shipped_at(case)
+    proof = proof_at(case, order)
+    if said is None and proof is not None and now >= proof + GRACE:
+        return proof
     return said
+
+
+def proof_at(case: Case, order: Order) -> datetime | None:
+    """Since when a delivery or the incident's end proves that the order has left."""
+    incident = case.incident
+    over = incident is not None and incident.how in {How.SHIPPED, How.DELIVERED}
+    return order.delivered_at(case) or (incident.resolved_at if incident is not None and over else None)
 
 
 def _void(case: Case, order: Order, entry: Entry) -> str:

@@ -22,14 +22,14 @@ wait|I'll wait|I will wait|keep|keep my order|keep waiting|no rush|no hurry, tha
 不用退款，继续等|不退了，等吧|不取消，我继续等|don't refund, I'll wait|please don't cancel, I will wait
 take your time|繼續等"""
 
-REFUND = """退款|退钱|退货退款|不要了|不想要了|不买了|取消|取消订单|退款吧|请退款|给我退款|我要退款|帮我退了吧|退了吧|退吧
-我要退|全退|退錢|refund|Refund please|I want a refund|cancel|cancel my order|cancel it please|money back
+REFUND = """退款|退钱|退货退款|不要了|不想要了|不买了|取消|取消订单|退款吧|请退款|给我退款|我要退款|帮我退了吧|退了吧
+退吧|我要退|全退|退錢|refund|Refund please|I want a refund|cancel|cancel my order|cancel it please|money back
 I want my money back|please refund me|不想等了，退款|不等了，退款|等不及了，退款|等不了了 退款
 I can't wait, refund me|I don't want to wait, please refund|太慢了，退款|退款！！！|😡退款|訂單取消
 i don't want it anymore"""
 
-UNCLEAR = """3|0|12|22|2222|1.2|1 2|1或2|1和2|1、2|1/2|选1还是选2|½|99999999999999999999|2个|2天|两天|3天后发|12月2号|2号发货
-2件都要|不要2|不选2|不要选1|别选2|2不要|不退款|不要退款|我不退款|不是要退款|别退款|不用退|别取消|不取消|不想等了
+UNCLEAR = """3|0|12|22|2222|1.2|1 2|1或2|1和2|1、2|1/2|选1还是选2|½|99999999999999999999|2个|2天|两天|3天后发|12月2号
+2号发货|2件都要|不要2|不选2|不要选1|别选2|2不要|不退款|不要退款|我不退款|不是要退款|别退款|不用退|别取消|不取消|不想等了
 不等了|等不及了|没法等|不想继续等|don't refund|do not refund|no refund|never cancel|don't want to wait
 I can't wait|not waiting|tired of waiting|can't wait any longer|退款还是等|等退款|我等你们退款|refund or wait
 1 退款|2 等|选1，退款|等一下|稍等|等会|等等|换一个颜色|换货|升级|可以退款吗|能不能退款|退款要多久|什么时候发货
