@@ -36,7 +36,7 @@ _TASKS: Final = text(
     FROM followup.tasks t
     CROSS JOIN LATERAL (
         SELECT count(DISTINCT coalesce(case_id, member)) AS count,
-            (array_agg(DISTINCT order_id) FILTER (WHERE order_id IS NOT NULL))[:most] AS order_ids
+            (array_agg(DISTINCT order_id) FILTER (WHERE order_id IS NOT NULL))[1 : CAST(:most AS integer)] AS order_ids
         FROM followup.task_members WHERE task_id = t.task_id AND (open OR t.state = 'done')
     ) m
     WHERE (CAST(:task_id AS text) IS NULL OR t.task_id = :task_id)
