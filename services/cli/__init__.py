@@ -9,6 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import services.composer.__main__ as composer
 import services.detector.__main__ as detector
+import services.dispatcher.__main__ as dispatcher
+import services.followup.__main__ as followup
 from services.cli import deadletters, doctor, lag, provision, publish, stop, up
 from services.cli.context import Service
 from shared.errors import HeadsupError
@@ -18,6 +20,8 @@ from shared.settings import BadSettings
 SERVICES: Final = (
     Service(detector.SCHEMA, detector.TOPICS, detector.build),
     Service(composer.SCHEMA, composer.TOPICS, composer.build),
+    Service(dispatcher.SCHEMA, dispatcher.TOPICS, dispatcher.build),
+    Service(followup.SCHEMA, followup.TOPICS, followup.build),
 )
 
 ABOUT = """Headsup tells a shop's customers about trouble with their order before they have to ask.

@@ -1,0 +1,1 @@
+"""What the follow-up decides, as pure functions of facts and time."""
