@@ -8,13 +8,17 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 import services.detector.__main__ as detector
+import services.dispatcher.__main__ as dispatcher
 from services.cli import deadletters, doctor, lag, provision, publish, up
 from services.cli.context import Service
 from shared.errors import HeadsupError
 from shared.process import FAILED, USAGE, complain
 from shared.settings import BadSettings
 
-SERVICES: Final = (Service(detector.SCHEMA, detector.TOPICS, detector.build),)
+SERVICES: Final = (
+    Service(detector.SCHEMA, detector.TOPICS, detector.build),
+    Service(dispatcher.SCHEMA, dispatcher.TOPICS, dispatcher.build),
+)
 
 ABOUT = """Headsup tells a shop's customers about trouble with their order before they have to ask.
 

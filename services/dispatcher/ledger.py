@@ -147,6 +147,10 @@ class Ledger(Protocol):
         """Let the sender look at the open notices of these incidents."""
         ...
 
+    async def look_again_at_paused(self, unit: UnitOfWork) -> None:
+        """Let the sender look at what waits for a channel that was paused."""
+        ...
+
     async def paused(self, unit: UnitOfWork, pauses: Mapping[str, Pause | None]) -> None:
         """Pause channels, or (None) use them again."""
         ...

@@ -1,8 +1,8 @@
 """The sender: takes notices from the ledger, looks once more, claims, calls the providers, records what came of it.
 
 The order is the promise: a claim is committed before its call, the call is made outside of any transaction, its outcome
-is committed after. A process that dies in between leaves a claim, which becomes `unknown` when its lease has run out, and
-is never called again by itself.
+is committed after. A process that dies in between leaves a claim, which becomes `unknown` when its lease has run out,
+and is never called again by itself.
 """
 
 import asyncio
@@ -52,10 +52,10 @@ class Sender:
         ledger: Ledger,
         claiming: Claiming,
         recording: Recording,
+        *,
         database: Database,
         clock: Clock,
         metrics: Metrics,
-        *,
         schema: str,
         channels: Mapping[str, Channel],
         limits: Limits,
@@ -74,6 +74,8 @@ class Sender:
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._answered: list[Answered] = []
         self._recording_now = False
+        self._in_round = False
+        self._rounds = 0
         self._outcome = asyncio.Event()
         self._stale_since: float | None = None
         self._kept_at = float("-inf")
@@ -91,10 +93,16 @@ class Sender:
 
     async def settled(self) -> bool:
         """Nothing is to be looked at, called or recorded at this instant."""
-        if self._calls or self._answered or self._recording_now:
+        rounds = self._rounds
+        if self._at_work():
             return False
         async with self._database.transaction() as connection:
-            return not await self._ledger.waiting(UnitOfWork(connection, self._schema, self._clock.now()))
+            waiting = await self._ledger.waiting(UnitOfWork(connection, self._schema, self._clock.now()))
+        # Looked at twice: a round may have claimed everything while the database was asked.
+        return not (waiting or self._at_work() or rounds != self._rounds)
+
+    def _at_work(self) -> bool:
+        return bool(self._calls or self._answered or self._recording_now or self._in_round)
 
     async def run(self) -> None:
         """Until `stop`. A database that is away is waited for."""
@@ -108,15 +116,16 @@ class Sender:
                         await asyncio.wait_for(self._nudged.wait(), pause)
             while self._calls:
                 await asyncio.wait(self._calls)
-        finally:
-            self._stopping = True
             self._outcome.set()
-            await asyncio.wait([recorder])
+            await recorder
+        finally:
+            recorder.cancel()
 
     # ---- claiming and calling
 
     async def _one_round(self) -> float:
         """Claim what can be, start the calls; how long to wait before the next look (0: look at once)."""
+        self._in_round = True
         try:
             await self._housekeeping()
             places = self._places()
@@ -131,6 +140,9 @@ class Sender:
         except Exception:
             log.exception("sender_failed")
             return RETRY_SECONDS
+        finally:
+            self._in_round = False
+        self._rounds += bool(done.looked)
         self._stale_since = (self._stale_since or time.monotonic()) if done.stale else None
         for call in done.calls:
             task = asyncio.create_task(self._call(call), name="send")

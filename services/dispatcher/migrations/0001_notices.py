@@ -145,7 +145,7 @@ def upgrade() -> None:
         """
         CREATE TABLE dispatcher.sandbox_messages (
             message_id text PRIMARY KEY,
-            reference text NOT NULL UNIQUE,
+            reference text NOT NULL,
             store_id text NOT NULL,
             provider text NOT NULL,
             kind text NOT NULL,
@@ -159,6 +159,7 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE INDEX sandbox_listed ON dispatcher.sandbox_messages (at DESC, message_id DESC)")
+    op.execute("CREATE INDEX sandbox_reference ON dispatcher.sandbox_messages (reference)")
     op.execute("CREATE INDEX sandbox_receipts ON dispatcher.sandbox_messages (at) WHERE receipt_due")
     op.execute(
         """

@@ -169,7 +169,8 @@ class PostgresLedger(PostgresLetters):
             text(
                 "UPDATE dispatcher.tallies AS t SET n = u.n FROM unnest(CAST(:stores AS text[]),"
                 " CAST(:names AS text[]), CAST(:buckets AS text[]), CAST(:n AS numeric[]))"
-                " AS u (store, name, bucket, n) WHERE t.store_id = u.store AND t.name = u.name AND t.bucket = u.bucket AND t.slot = 0"
+                " AS u (store, name, bucket, n) WHERE t.store_id = u.store AND t.name = u.name"
+                " AND t.bucket = u.bucket AND t.slot = 0"
             ),
             {
                 "stores": [k[0] for k in values],
@@ -269,6 +270,16 @@ class PostgresLedger(PostgresLetters):
 
     async def look_again(self, unit: UnitOfWork, incidents: Collection[str]) -> None:
         await PostgresProjection().look_again(unit, incidents=incidents)
+
+    async def look_again_at_paused(self, unit: UnitOfWork) -> None:
+        await unit.connection.execute(
+            text(
+                "UPDATE dispatcher.notices AS n SET look_at = :now FROM (SELECT notice_id FROM dispatcher.notices"
+                " WHERE is_open AND state <> 'held' ORDER BY notice_id FOR UPDATE) AS mine"
+                " WHERE n.notice_id = mine.notice_id"
+            ),
+            {"now": unit.now},
+        )
 
     async def paused(self, unit: UnitOfWork, pauses: Mapping[str, Pause | None]) -> None:
         for name in sorted(pauses):

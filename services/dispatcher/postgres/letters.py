@@ -90,6 +90,17 @@ class PostgresLetters:
         ).one_or_none()
         return None if row is None else _asked(row)
 
+    async def opted_out(self, unit: UnitOfWork, lookups: Collection[tuple[str, str]]) -> Collection[tuple[str, str]]:
+        rows = await unit.connection.execute(
+            text(
+                "SELECT o.store_id, o.lookup FROM dispatcher.opt_outs o"
+                " JOIN unnest(CAST(:stores AS text[]), CAST(:lookups AS text[])) AS u (store, lookup)"
+                " ON o.store_id = u.store AND o.lookup = u.lookup"
+            ),
+            {"stores": [store for store, _ in lookups], "lookups": [lookup for _, lookup in lookups]},
+        )
+        return {(row.store_id, row.lookup) for row in rows}
+
     async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
         done = await unit.connection.execute(
             text(
