@@ -93,7 +93,7 @@ class PostgresProjection:
         rows = await unit.connection.execute(
             text(
                 "INSERT INTO dispatcher.notices (notice_id, incident_id, order_id, store_id, scenario, purpose, state,"
-                ' came_at, urgent_at, look_at, body, progress) SELECT id, incident, "order", store, scenario, purpose,'
+                " came_at, urgent_at, look_at, body, progress) SELECT id, incident, ordered, store, scenario, purpose,"
                 " 'ready', :now, urgent, :now, body, :progress FROM unnest(CAST(:ids AS text[]),"
                 " CAST(:incidents AS text[]), CAST(:orders AS text[]), CAST(:stores AS text[]),"
                 " CAST(:scenarios AS text[]), CAST(:purposes AS text[]), CAST(:urgent AS timestamptz[]),"

@@ -272,6 +272,12 @@ def _caps(look: Look) -> Decision | None:
     return None
 
 
+def _known(look: Look) -> Decision | None:
+    if look.incident.revision >= look.notice.data.revision:
+        return None
+    return Wait(None, "the incident that it tells of has not come yet")
+
+
 def _turn(look: Look) -> Decision | None:
     return Wait(None, "another message about this trouble is going out") if look.busy else None
 
@@ -301,6 +307,7 @@ STAGES: Final[tuple[Stage, ...]] = (
     _approval,
     _ramp,
     _caps,
+    _known,
     _turn,
     _stale,
 )
