@@ -83,6 +83,30 @@ class DetectorSettings(_Section):
     fallback_hours: Hours = 48
 
 
+Stage = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class DispatcherSettings(_Section):
+    """The numbers of the dispatcher, in seconds where not said otherwise."""
+
+    lease_seconds: Seconds = 60
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    backoff_first_seconds: Seconds = 1
+    backoff_longest_seconds: Seconds = 60
+    account_pause_seconds: Seconds = 300
+    patience_seconds: Seconds = 3600
+    ramp_first: Annotated[int, Field(ge=0, le=100_000)] = 20
+    ramp_stages: list[Stage] = [[100, 5], [500, 25]]
+
+
+class ChannelsSettings(_Section):
+    """Which channels there are. The sandbox is there by itself in embedded mode until another is."""
+
+    sandbox: Literal["", "on", "off"] = ""
+    assisted: bool = False
+
+
 class Settings(BaseSettings):
     """The settings of one process. Immutable; secrets stay out of `repr`."""
 
@@ -110,6 +134,8 @@ class Settings(BaseSettings):
     ahead_minutes: Annotated[int, Field(ge=0, le=60 * 24 * 365)] = 60
     topics: TopicSettings = TopicSettings()
     detector: DetectorSettings = DetectorSettings()
+    dispatcher: DispatcherSettings = DispatcherSettings()
+    channels: ChannelsSettings = ChannelsSettings()
 
     @model_validator(mode="after")
     def _belong_together(self) -> "Settings":
@@ -132,6 +158,13 @@ class Settings(BaseSettings):
         if self.new_stores:
             return NewStores(self.new_stores)
         return NewStores.HOLD if self.kafka else NewStores.LIVE
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether the sandbox is a channel: where it is asked for, and in embedded mode while there is no other."""
+        if self.channels.sandbox:
+            return self.channels.sandbox == "on"
+        return not self.kafka and not self.channels.assisted
 
     @property
     def virtual(self) -> Setting | None:
@@ -196,7 +229,7 @@ def load(**given: Any) -> Settings:
 def unknown_variables() -> list[str]:
     """`HEADSUP_…` variables that no setting has: most likely a slip of the pen, for `doctor`."""
     known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
-    sections = tuple(PREFIX + name.upper() + "__" for name in ("topics", "detector"))
+    sections = tuple(PREFIX + name.upper() + "__" for name in ("topics", "detector", "dispatcher", "channels"))
     return sorted(v for v in os.environ if v.startswith(PREFIX) and v not in known and not v.startswith(sections))
 
 

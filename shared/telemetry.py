@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+CONTACT_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 5400.0, 7200.0, 14_400.0, 86_400.0)
 BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -84,6 +85,19 @@ class Metrics:
         # Timers that failed by themselves and were put off. Each is an order that nobody looks at: the log says which.
         self.timers_failed = self._counter("timers_failed", "Timers that failed and were put off", ())
 
+        # Calls to channels by the kind of text and what came of them: sent, failed, unknown. Failures are tried again.
+        self.sends = self._counter("sends", "Messages handed to a channel, by outcome", ("channel", "outcome"))
+        # Messages of which nobody knows whether they went out. Each is a person's task; growth is a provider's outage.
+        self.unknown_sends = self._gauge("unknown_sends", "Messages that may or may not have gone out", ())
+        # From the detection to the first message that was taken over: the two hours are 7,200 s.
+        self.contact_seconds = self._histogram(
+            "contact_seconds", "Seconds from detection to the first contact", ("scenario",), CONTACT_BUCKETS
+        )
+        # Notices that wait for a person. A step upwards is a wave, a cap, or a store in approve mode.
+        self.held_notices = self._gauge("held_notices", "Notices held for a person", ())
+        # 1 while nothing is given to a channel, because it only failed or a person has to mend the account.
+        self.channel_paused = self._gauge("channel_paused", "1 while the channel is paused", ("provider",))
+
     def of(self, service: str) -> "Metrics":
         """The same families as seen by `service`."""
         view = copy.copy(self)
@@ -115,8 +129,10 @@ class Metrics:
         family = Counter(f"headsup_{name}", text, ("service", *labels), registry=self.registry)
         return Labelled(family, self._service)
 
-    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Labelled:
-        family = Histogram(f"headsup_{name}", text, ("service", *labels), buckets=BATCH_BUCKETS, registry=self.registry)
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = BATCH_BUCKETS
+    ) -> Labelled:
+        family = Histogram(f"headsup_{name}", text, ("service", *labels), buckets=buckets, registry=self.registry)
         return Labelled(family, self._service)
 
 

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     ASKED_FIRST = "asked_first"
     NO_CHANNEL = "no_channel"
     STALE_VIEW = "stale_view"
+    ASSISTED = "assisted"
+    """A person has to send it by hand, and tick it."""
     # suppressed, for good
     MODE_OFF = "mode_off"
     SHADOW = "shadow"

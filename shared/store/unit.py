@@ -26,7 +26,8 @@ class UnitOfWork:
       than the true one, never more.
     - `careful` asks the repository to insert stubs before it locks (see `Raced`).
     - Without anything emitted the commit is asynchronous: after a crash of PostgreSQL the offset goes back together
-      with the state, so nothing is lost. With outbox rows it is synchronous.
+      with the state, so nothing is lost. With outbox rows, and in a `durable` unit (a claim, a person's act: nothing
+      would bring it back), it is synchronous.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class UnitOfWork:
         now: datetime,
         watermark: datetime | None = None,
         careful: bool = False,
+        *,
+        durable: bool = False,
     ) -> None:
         self.connection = connection
         self.schema = schema
         self.now = now
         self.silent_until = None if watermark is None else min(now, watermark)
         self.careful = careful
+        self._durable = durable
         self.spent: dict[str, float] = {}
         self._messages: list[Message] = []
         self._wakes: dict[str, datetime | None] = {}
@@ -76,5 +80,5 @@ class UnitOfWork:
             await timers.save(self.connection, self.schema, self._wakes)
         if self._messages:
             await outbox.add(self.connection, self.schema, self._messages, self.now)
-        else:
+        elif not self._durable:
             await self.connection.execute(text("SET LOCAL synchronous_commit TO off"))

@@ -49,6 +49,8 @@ class Features:
     """Nothing goes out by itself: a person copies, sends and ticks."""
     quiet: bool = False
     """Does not ring: may be used in quiet hours."""
+    promotional: bool = True
+    """May carry more than a notification: a satisfaction question. Some SMS providers refuse that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The dispatcher's protocols in SQL: one statement a table and batch, keys always locked in sorted order."""

@@ -1,0 +1,123 @@
+"""What people read: lists and single notices, opt-outs, and the sandbox's phone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.dispatcher.postgres.ledger import COLUMNS, read_notice
+from services.dispatcher.reading import Listed
+from shared.paging import Cursor
+
+_FILTERS: Final = ("order_id", "store_id", "incident_id", "purpose", "state")
+
+
+class PostgresReading:
+    async def notices(
+        self,
+        connection: AsyncConnection,
+        filters: Mapping[str, str | None],
+        stores: Collection[str] | None,
+        cursor: Cursor | None,
+        limit: int,
+    ) -> Sequence[Listed]:
+        given = {name: filters[name] for name in _FILTERS if filters.get(name) is not None}
+        where = ["true", *(f"n.{name} = :{name}" for name in given)]
+        values: dict[str, Any] = {**given, "limit": limit}
+        _narrow(where, values, stores, cursor, "n.came_at", "n.notice_id", "n.store_id")
+        rows = await connection.execute(
+            text(
+                f"SELECT {COLUMNS}, n.came_at FROM dispatcher.notices n WHERE {' AND '.join(where)}"
+                " ORDER BY n.came_at DESC, n.notice_id DESC LIMIT :limit"
+            ),
+            values,
+        )
+        return [Listed(read_notice(row), row.came_at) for row in rows]
+
+    async def notice(self, connection: AsyncConnection, notice_id: str) -> Listed | None:
+        row = (
+            await connection.execute(
+                text(f"SELECT {COLUMNS}, n.came_at FROM dispatcher.notices n WHERE n.notice_id = :id"),
+                {"id": notice_id},
+            )
+        ).one_or_none()
+        return None if row is None else Listed(read_notice(row), row.came_at)
+
+    async def opt_outs(
+        self,
+        connection: AsyncConnection,
+        store_id: str | None,
+        stores: Collection[str] | None,
+        cursor: Cursor | None,
+        limit: int,
+    ) -> Sequence[Mapping[str, Any]]:
+        where, values = ["true"], dict[str, Any](limit=limit)
+        if store_id is not None:
+            where.append("store_id = :store_id")
+            values["store_id"] = store_id
+        _narrow(where, values, stores, cursor, "at", "lookup", "store_id")
+        rows = await connection.execute(
+            text(
+                "SELECT store_id, lookup, at, channel, by_whom FROM dispatcher.opt_outs"
+                f" WHERE {' AND '.join(where)} ORDER BY at DESC, lookup DESC LIMIT :limit"
+            ),
+            values,
+        )
+        return [dict(row._mapping) for row in rows]
+
+    async def take_back(self, connection: AsyncConnection, store_id: str, lookup: str) -> bool:
+        done = await connection.execute(
+            text("DELETE FROM dispatcher.opt_outs WHERE store_id = :store AND lookup = :lookup"),
+            {"store": store_id, "lookup": lookup},
+        )
+        return bool(done.rowcount)
+
+    async def sandbox_messages(
+        self,
+        connection: AsyncConnection,
+        order_id: str | None,
+        message_id: str | None,
+        cursor: Cursor | None,
+        limit: int,
+    ) -> Sequence[Mapping[str, Any]]:
+        where, values = ["true"], dict[str, Any](limit=limit)
+        for name, column, value in (("order", "n.order_id", order_id), ("message", "m.message_id", message_id)):
+            if value is not None:
+                where.append(f"{column} = :{name}")
+                values[name] = value
+        _narrow(where, values, None, cursor, "m.at", "m.message_id", "m.store_id")
+        rows = await connection.execute(
+            text(
+                "SELECT m.message_id, m.reference, m.store_id, m.provider, m.kind AS channel, m.recipient_end,"
+                " m.signature, m.body AS text, m.media, m.at, n.order_id, n.notice_id, n.purpose"
+                " FROM dispatcher.sandbox_messages m JOIN dispatcher.attempts a USING (reference)"
+                f" JOIN dispatcher.notices n USING (notice_id) WHERE {' AND '.join(where)}"
+                " ORDER BY m.at DESC, m.message_id DESC LIMIT :limit"
+            ),
+            values,
+        )
+        return [dict(row._mapping) for row in rows]
+
+    async def behave(self, connection: AsyncConnection, kind: str, seconds: float, count: int) -> None:
+        await connection.execute(
+            text("INSERT INTO dispatcher.sandbox_behaviours (kind, seconds, remaining) VALUES (:kind, :seconds, :n)"),
+            {"kind": kind, "seconds": seconds, "n": count},
+        )
+
+
+def _narrow(
+    where: list[str],
+    values: dict[str, Any],
+    stores: Collection[str] | None,
+    cursor: Cursor | None,
+    *columns: str,
+) -> None:
+    """Only stores that the caller sees, and what comes after the cursor; `columns` are time, id and store."""
+    at, identity, store = columns
+    if stores is not None:
+        where.append(f"{store} = ANY(CAST(:seen AS text[]))")
+        values["seen"] = sorted(stores)
+    if cursor is not None:
+        where.append(f"({at}, {identity}) < (:at, :id)")
+        values |= {"at": cursor.at, "id": cursor.id}
