@@ -18,6 +18,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -120,14 +121,19 @@ class Outbound:
     ) -> Answer | Lost:
         """One request to the destination with `path` behind it, and what came of it. Never raises for anything that
         the network or the other side does."""
-        url = httpx.URL(f"{self._base}{path}" + (f"?{urlencode(query)}" if query else ""))
         left = _Left()
+        target = self._base.raw_path.rstrip(b"/") + path.encode() if path else self._base.raw_path
         request = httpx.Request(
             method,
-            url,
+            self._base,
             headers={"Accept-Encoding": "identity", "User-Agent": "headsup", **(headers or {})},
             content=body,
-            extensions={"trace": left.trace, "sni_hostname": self._host},
+            extensions={
+                "trace": left.trace,
+                "sni_hostname": self._host,
+                # As it is: httpx would look at every character of a long text twice.
+                "target": target + (b"?" + urlencode(query).encode() if query else b""),
+            },
         )
         try:
             async with asyncio.timeout(self._seconds):
@@ -156,7 +162,7 @@ class Outbound:
 
     async def _at(self, address: str, request: httpx.Request) -> Answer:
         # The request's Host header and the name that its certificate must have stay those of the destination.
-        request.url = request.url.copy_with(host=address)
+        request.url = self._base.copy_with(host=address)
         response = await self._transport.handle_async_request(request)
         try:
             body = bytearray()
@@ -233,5 +239,7 @@ def _checked(url: str) -> httpx.URL:
 
 
 async def _system_resolver(host: str, port: int) -> Sequence[str]:
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in found))
