@@ -116,7 +116,7 @@ class Sandbox:
                     text(
                         "UPDATE dispatcher.sandbox_behaviours SET remaining = remaining - 1 WHERE id ="
                         " (SELECT id FROM dispatcher.sandbox_behaviours WHERE remaining > 0 ORDER BY id LIMIT 1"
-                        " FOR UPDATE SKIP LOCKED) RETURNING kind, seconds"
+                        " FOR UPDATE) RETURNING kind, seconds"
                     )
                 )
             ).one_or_none()
