@@ -23,6 +23,8 @@ from shared.settings import Settings, load
 from shared.worker import Worker, WorkerSettings
 
 TOPICS: Final = (INCIDENTS, CASES, DELIVERIES, SETTINGS)
+BATCH_RECORDS: Final = 250
+"""Writing a notice takes one to two milliseconds, and a batch must not keep the event loop from its heartbeats."""
 
 
 def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
@@ -30,7 +32,7 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     known = catalogue.load()
     press = Press(known, Renderer(known.languages))
     worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, batch_records=BATCH_RECORDS, horizon=settings.horizon),
         Composer(PostgresIncidents(), press, settings.stores_begin),
         bus=parts.bus,
         database=parts.database,

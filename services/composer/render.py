@@ -7,9 +7,11 @@ code, reach files or loop for ever.
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from babel import Locale
 from babel.dates import format_datetime
 from babel.numbers import format_decimal, get_currency_precision
 from liquid import BoundTemplate, Environment, StrictUndefined
@@ -43,6 +45,8 @@ class Renderer:
     def fill(self, template: str, facts: Mapping[str, Any]) -> str:
         """The template with these facts in it. Raises `Unrenderable` for a template that is broken, names what is not
         there, or goes beyond a limit; the reason repeats no value."""
+        if "{" not in template:
+            return template
         try:
             parsed = self._parsed.get(template)
             if parsed is None:
@@ -55,23 +59,35 @@ class Renderer:
 
     def day(self, moment: datetime, zone: ZoneInfo, language: str) -> str:
         """The calendar date in this zone, such as 12月16日."""
-        return self._time(self._languages[language].day, moment, zone, language)
+        day = moment.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        return _written(self._languages[language].day, day, language)
 
     def moment(self, moment: datetime, zone: ZoneInfo, language: str) -> str:
         """Date and time of day in this zone."""
-        return self._time(self._languages[language].moment, moment, zone, language)
+        minute = moment.astimezone(zone).replace(second=0, microsecond=0)
+        return _written(self._languages[language].moment, minute, language)
 
     def money(self, amount: Decimal, currency: str, language: str) -> str:
         """The amount with its currency: 10元; decimals only where there are any."""
         places = 0 if amount == amount.to_integral_value() else get_currency_precision(currency)
-        digits = format_decimal(amount, f"#,##0.{'0' * places}" if places else "#,##0", locale=_locale(language))
+        digits = _digits(amount, places, language)
         ways = self._languages[language].currencies
         return self.fill(ways.get(currency, ways["other"]), {"amount": digits, "currency": currency})
 
-    @staticmethod
-    def _time(pattern: str, moment: datetime, zone: ZoneInfo, language: str) -> str:
-        return format_datetime(moment, pattern, tzinfo=zone, locale=_locale(language))
+
+# Babel looks locales up slowly, and a wave of trouble writes the same few dates and amounts again and again.
 
 
-def _locale(language: str) -> str:
-    return language.replace("-", "_")
+@lru_cache(maxsize=4096)
+def _written(pattern: str, moment: datetime, language: str) -> str:
+    return format_datetime(moment, pattern, tzinfo=moment.tzinfo, locale=_locale(language))
+
+
+@lru_cache(maxsize=4096)
+def _digits(amount: Decimal, places: int, language: str) -> str:
+    return format_decimal(amount, f"#,##0.{'0' * places}" if places else "#,##0", locale=_locale(language))
+
+
+@lru_cache(maxsize=64)
+def _locale(language: str) -> Locale:
+    return Locale.parse(language, sep="-")

@@ -131,13 +131,16 @@ def text(texts: Texts, signature: str) -> list[Broken]:
 
 
 def _each(texts: Texts) -> list[tuple[str, str]]:
-    named = (("SMS", texts.sms), ("DM", texts.dm), ("chat", texts.chat))
+    """The texts that there are, by channel; one that is said on two channels once."""
+    named = (("SMS", texts.sms), ("DM", texts.dm), ("chat", texts.chat if texts.chat != texts.dm else None))
     return [(channel, one) for channel, one in named if one is not None]
 
 
 def _says(text: str, word: str, values: Collection[str]) -> bool:
     """Whether our own words say it, whatever the case: a value that holds the word itself does not count."""
     word, text = word.lower(), text.lower()
+    if word not in text:
+        return False
     for value in values:
         if word in value.lower():
             text = text.replace(value.lower(), "\x00")
