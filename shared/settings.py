@@ -107,6 +107,32 @@ class ChannelsSettings(_Section):
     assisted: bool = False
 
 
+class KannelSettings(_Section):
+    """SMS by a Kannel gateway; without `url` there is none."""
+
+    url: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    sender: str = ""
+    smsc: str = ""
+    callback_base: str = ""
+    hook_secret: SecretStr = SecretStr("")
+    admin_url: str = ""
+    status_password: SecretStr = SecretStr("")
+    timeout_seconds: Annotated[float, Field(gt=0, lt=20)] = 10
+
+
+class BridgeSettings(_Section):
+    """Chats by a bridge of the shop's own; without `url` there is none."""
+
+    url: str = ""
+    secret: SecretStr = SecretStr("")
+    hook_secret: SecretStr = SecretStr("")
+    allowed_hosts: list[str] = []
+    kinds: list[Literal["dm", "chat"]] = ["dm", "chat"]
+    timeout_seconds: Annotated[float, Field(gt=0, lt=20)] = 10
+
+
 class Settings(BaseSettings):
     """The settings of one process. Immutable; secrets stay out of `repr`."""
 
@@ -136,6 +162,8 @@ class Settings(BaseSettings):
     detector: DetectorSettings = DetectorSettings()
     dispatcher: DispatcherSettings = DispatcherSettings()
     channels: ChannelsSettings = ChannelsSettings()
+    kannel: KannelSettings = KannelSettings()
+    bridge: BridgeSettings = BridgeSettings()
 
     @model_validator(mode="after")
     def _belong_together(self) -> "Settings":
@@ -164,7 +192,7 @@ class Settings(BaseSettings):
         """Whether the sandbox is a channel: where it is asked for, and in embedded mode while there is no other."""
         if self.channels.sandbox:
             return self.channels.sandbox == "on"
-        return not self.kafka and not self.channels.assisted
+        return not (self.kafka or self.channels.assisted or self.kannel.url or self.bridge.url)
 
     @property
     def virtual(self) -> Setting | None:
@@ -229,7 +257,9 @@ def load(**given: Any) -> Settings:
 def unknown_variables() -> list[str]:
     """`HEADSUP_…` variables that no setting has: most likely a slip of the pen, for `doctor`."""
     known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
-    sections = tuple(PREFIX + name.upper() + "__" for name in ("topics", "detector", "dispatcher", "channels"))
+    sections = tuple(
+        PREFIX + name.upper() + "__" for name in ("topics", "detector", "dispatcher", "channels", "kannel", "bridge")
+    )
     return sorted(v for v in os.environ if v.startswith(PREFIX) and v not in known and not v.startswith(sections))
 
 

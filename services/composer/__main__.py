@@ -13,7 +13,7 @@ from typing import Final
 
 from services.composer import api, catalogue
 from services.composer.handlers import Composer
-from services.composer.postgres import SCHEMA, PostgresIncidents, PostgresView
+from services.composer.postgres import PostgresIncidents, PostgresView
 from services.composer.render import Renderer
 from services.composer.rules.write import Press
 from shared import process
@@ -22,6 +22,7 @@ from shared.process import Built, Doors, Parts
 from shared.settings import Settings, load
 from shared.worker import Worker, WorkerSettings
 
+SCHEMA: Final = "composer"
 TOPICS: Final = (INCIDENTS, CASES, DELIVERIES, SETTINGS)
 BATCH_RECORDS: Final = 250
 """Writing a notice takes one to two milliseconds, and a batch must not keep the event loop from its heartbeats."""

@@ -23,7 +23,9 @@ from services.dispatcher import api, sandbox_api
 from services.dispatcher.acts import Acts
 from services.dispatcher.api import Desk, Provider
 from services.dispatcher.channels.assisted import Assisted
+from services.dispatcher.channels.kannel import Kannel
 from services.dispatcher.channels.sandbox import DM, SMS, Receipts, Sandbox
+from services.dispatcher.channels.webhook import Webhook
 from services.dispatcher.claiming import Claiming, Policy
 from services.dispatcher.handlers import Dispatcher
 from services.dispatcher.inbox import Inbox
@@ -35,9 +37,10 @@ from services.dispatcher.rules.backoff import Backoff
 from services.dispatcher.rules.ramp import Ramp
 from services.dispatcher.sender import Limits, Sender
 from shared import process
+from shared.events.deliveries import Channel as Kind
 from shared.events.topics import CASES, INCIDENTS, NOTICES, ORDERS, REPLIES, SETTINGS
 from shared.process import Built, Doors, Parts
-from shared.settings import Settings, load
+from shared.settings import BridgeSettings, KannelSettings, Settings, load
 from shared.worker import Background, Worker, WorkerSettings
 
 SCHEMA: Final = "dispatcher"
@@ -102,11 +105,42 @@ def wired(parts: Parts, settings: Settings, doors: Doors, chosen: dict[str, Prov
 def providers(parts: Parts, settings: Settings) -> dict[str, Provider]:
     """The channels that are set up, the preferred ones first."""
     found: list[Provider] = []
+    if settings.kannel.url:
+        gateway = kannel(settings.kannel)
+        found.append(Provider(gateway, gateway, settings.kannel.hook_secret))
+    if settings.bridge.url:
+        bridge = webhook(settings.bridge)
+        found.append(Provider(bridge, bridge, settings.bridge.hook_secret))
     if settings.channels.assisted:
         found.append(Provider(Assisted()))
     if settings.sandbox:
         found += [Provider(Sandbox(name, parts.database, parts.clock)) for name in (SMS, DM)]
     return {provider.channel.name: provider for provider in found}
+
+
+def kannel(given: KannelSettings) -> Kannel:
+    return Kannel(
+        given.url,
+        username=given.username,
+        password=given.password.get_secret_value(),
+        sender=given.sender,
+        callback_base=given.callback_base,
+        secret=given.hook_secret.get_secret_value(),
+        smsc=given.smsc,
+        timeout=given.timeout_seconds,
+        admin_url=given.admin_url,
+        status_password=given.status_password.get_secret_value(),
+    )
+
+
+def webhook(given: BridgeSettings) -> Webhook:
+    return Webhook(
+        given.url,
+        given.secret.get_secret_value(),
+        allowed_hosts=given.allowed_hosts,
+        kinds=tuple(Kind(kind) for kind in given.kinds),
+        timeout=given.timeout_seconds,
+    )
 
 
 def policy(settings: Settings) -> Policy:

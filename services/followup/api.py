@@ -149,7 +149,7 @@ def router(doors: Doors, parts: Parts, followup: FollowUp, queries: Queries, nud
         return _task(await _found(queries.tasks(unit.connection, 1, None, task_id=task_id), "task"))
 
     async def open_task(unit: UnitOfWork, task_id: str, caller: Caller) -> Mapping[str, Any]:
-        """The task, locked and not done yet. Its case, where it has one, is locked first, as everywhere."""
+        """The task, locked and not done yet. Its case, where it has a single one, is locked first, as everywhere."""
         before = await _found(queries.tasks(unit.connection, 1, None, task_id=task_id), "task")
         if before["store_id"] is not None or caller.stores is not None:
             caller.must_see(before["store_id"] or "")
@@ -159,7 +159,7 @@ def router(doors: Doors, parts: Parts, followup: FollowUp, queries: Queries, nud
         assert row is not None
         if row["state"] == "done":
             raise Problem(409, f"The task is done already, by {row['done_by']}.")
-        return row
+        return {**row, "case_id": before["case_id"]}
 
     async def finish(unit: UnitOfWork, row: Mapping[str, Any], by: str, note: str) -> None:
         await queries.done(unit.connection, row["task_id"], by, note, unit.now)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from services.followup.rules.case import Outcome, open_options, route, settle
-from services.followup.rules.facts import Case, Choice, Order
+from services.followup.rules.facts import Case, Choice
 from services.followup.rules.fold import ORDER_EVENTS, fold, fold_order
+from services.followup.rules.order import Order
 from services.followup.rules.tasks import ANSWER_WITHIN, CALL_WITHIN, Kind, Task, group_of
 from services.followup.rules.timeline import Moment, of_event, of_person, of_tasks
 from shared.errors import AskPerson

@@ -30,12 +30,14 @@ _CASES: Final = text(
 )
 _TASKS: Final = text(
     """
-    SELECT t.task_id, t.kind, t.state, t.store_id, t.scenario, t.cause, t.case_id, t.reason, t.urgency, t.created_at,
-        t.due_at, t.claimed_by, t.done_by, t.done_at, t.note,
+    SELECT t.task_id, t.kind, t.state, t.store_id, t.scenario, t.cause,
+        coalesce(t.case_id, CASE WHEN m.cases = 1 AND t.least = 0 THEN m.case_id END) AS case_id,
+        t.reason, t.urgency, t.created_at, t.due_at, t.claimed_by, t.done_by, t.done_at, t.note,
         greatest(t.least, m.count) AS count, m.order_ids
     FROM followup.tasks t
     CROSS JOIN LATERAL (
-        SELECT count(DISTINCT coalesce(case_id, member)) AS count,
+        SELECT count(DISTINCT coalesce(case_id, member)) AS count, count(DISTINCT case_id) AS cases,
+            min(case_id) AS case_id,
             (array_agg(DISTINCT order_id) FILTER (WHERE order_id IS NOT NULL))[1 : CAST(:most AS integer)] AS order_ids
         FROM followup.task_members WHERE task_id = t.task_id AND (open OR t.state = 'done')
     ) m

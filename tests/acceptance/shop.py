@@ -114,6 +114,8 @@ class Shop:
         return found
 
     def reply(self, order_id: str, text: str) -> None:
+        """The customer reads for a while, then answers."""
+        self.advance(0.02)
         self.post(f"/v1/cases/{self.case(order_id)['case_id']}/replies", {"text": text})
         self.advance()
 

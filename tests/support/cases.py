@@ -100,7 +100,7 @@ class CaseStory:
         return self._incident(IncidentUpdated, at, revision, detected_at=START + hours(detected), **changes)
 
     def resolved(self, at: float, how: How = How.SHIPPED, *, revision: int = 9, detected: float = 0) -> Event[Any]:
-        end = {"how": how, "resolved_at": START + hours(at)}
+        end: dict[str, Any] = {"how": how, "resolved_at": START + hours(at)}
         return self._incident(IncidentResolved, at, revision, detected_at=START + hours(detected), **end)
 
     def _incident(

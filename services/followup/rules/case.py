@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from services.followup.rules import announce, promises, tasks
 from services.followup.rules.clocks import DELIVERY_WITHIN, GRACE, QUESTION_WITHIN, REMIND_AFTER, SETTLE
-from services.followup.rules.facts import Case, Choice, Closed, Offered, Order, Reply
+from services.followup.rules.facts import Case, Choice, Closed, Offered, Reply
+from services.followup.rules.order import Order
 from services.followup.rules.replies import Meaning, Reading, read
 from services.followup.rules.tasks import Kind, Task
 from shared.events.cases import ClosedAs

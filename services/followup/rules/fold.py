@@ -12,15 +12,13 @@ from services.followup.rules.facts import (
     Incident,
     Notice,
     Offered,
-    Order,
     Outcome,
-    Refund,
     Reply,
-    Shipment,
     earliest,
     newest,
     remember,
 )
+from services.followup.rules.order import Order, Refund, Shipment
 from shared.events.deliveries import (
     CallRequested,
     ContactOptedOut,

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.followup.rules.clocks import GRACE
-from services.followup.rules.facts import Case, Entry, Given, Order
+from services.followup.rules.facts import Case, Entry, Given
+from services.followup.rules.order import Order
 from shared.events.envelope import event_id
 from shared.events.incidents import How
 from shared.events.notices import PromiseKind, RemedyKind

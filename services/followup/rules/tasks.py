@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from services.followup.rules.clocks import MARGIN, stages, unknown_due
-from services.followup.rules.facts import Case, Held, Notice, Order
+from services.followup.rules.facts import Case, Held, Notice
+from services.followup.rules.order import Order
 from services.followup.rules.replies import Meaning
 from shared.events.deliveries import Reason
-from shared.events.notices import OFFERING, Purpose, RemedyKind
+from shared.events.notices import OFFERING, PromiseKind, Purpose, RemedyKind
 
 ANSWER_WITHIN: Final = timedelta(hours=1)
 CALL_WITHIN: Final = timedelta(hours=2)
@@ -68,7 +69,7 @@ def wanted(case: Case, order: Order, now: datetime, looks: Looks) -> dict[str, T
         for notice_id, notice in case.notices.items():
             found += _notice(case, notice_id, notice, now, looks)
         found += _calls(case)
-        found += _promises(case, now)
+        found += _promises(case)
         found += _remedy(case, order)
     return {task.key: task for task in found}
 
@@ -118,6 +119,8 @@ def _notice(case: Case, notice_id: str, notice: Notice, now: datetime, looks: Lo
     assert incident is not None
     contact_due_at = incident.contact_due_at if notice.purpose in OFFERING else None
     for step, at in notice.open_unknowns.items():
+        if notice.purpose is Purpose.SATISFACTION:
+            continue  # a question that got lost is missed by nobody
         raise_at = unknown_due(at, contact_due_at)
         if now >= raise_at:
             due_at = contact_due_at if contact_due_at and contact_due_at > at else raise_at + MARGIN
@@ -134,7 +137,7 @@ def _notice(case: Case, notice_id: str, notice: Notice, now: datetime, looks: Lo
         yield _held(case, notice_id, held, due_at)
     ended = notice.final or notice.suppressed
     lost = notice.final is not None or (notice.suppressed is not None and notice.suppressed.reason in UNREACHABLE)
-    if ended is not None and lost and not notice.reached and notice.purpose in MUST_REACH:
+    if ended is not None and lost and not notice.arrived and notice.purpose in MUST_REACH:
         reason = f"the {notice.purpose} reached nobody: {ended.detail or ended.reason or 'no channel is left'}"
         yield _own(case, Kind.NOT_REACHED, notice_id, reason, contact_due_at or ended.at + CALL_WITHIN)
 
@@ -184,11 +187,16 @@ def _who(case: Case) -> str:
     return (case.incident.nickname if case.incident else "") or "顾客"
 
 
-def _promises(case: Case, now: datetime) -> Iterator[Task]:
+def _promises(case: Case) -> Iterator[Task]:
     for identity, entry in case.ledger.items():
         if entry.state == "at_risk":
             reason = f"{entry.kind} is due at {entry.due_at:%Y-%m-%d %H:%M} UTC: {entry.text}"
-            yield _own(case, Kind.PROMISE_AT_RISK, identity, reason, entry.due_at)
+            task = _own(case, Kind.PROMISE_AT_RISK, identity, reason, entry.due_at)
+            if entry.kind is PromiseKind.SHIP_BY:
+                # Whoever can still ship a wave in time needs its list, not one task an order.
+                group = _wave(case, Kind.PROMISE_AT_RISK, f"{task.cause}/{entry.due_at:%Y-%m-%dT%H}")
+                task = task._replace(group=group)
+            yield task
         elif entry.state == "broken":
             reason = f"{entry.kind} was due at {entry.due_at:%Y-%m-%d %H:%M} UTC: {entry.text}"
             yield _own(case, Kind.PROMISE_BROKEN, identity, reason, entry.due_at + REPAIR_WITHIN, urgency=2)

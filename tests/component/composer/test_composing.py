@@ -235,7 +235,8 @@ async def test_modes(composer: Composing) -> None:
     await composer.publish(store(Mode.SHADOW, 2))
     await composer.publish(updated())
     shadow = (await composer.notices())[-1]
-    assert (shadow.purpose, shadow.money_reserved) == (Purpose.FIRST_CONTACT, 0)
+    assert shadow.purpose is Purpose.FIRST_CONTACT
+    assert shadow.money_reserved == 0
     await composer.publish(store(Mode.LIVE, 3))
     await composer.publish(updated(3))
     live = (await composer.notices())[-1]

@@ -80,6 +80,19 @@ async def test_a_wait_until_the_delivery(rig: Rig) -> None:
     assert (closed.closed_as, closed.compensation, closed.choice) == ("shipped", 10, "wait")
 
 
+async def test_a_wave_that_nears_its_date_is_one_task(rig: Rig) -> None:
+    stories = [CaseStory(f"D{n}") for n in range(3)]
+    await rig.publish(*(s.opened() for s in stories), *(s.composed(0.01) for s in stories))
+    await rig.at(0.2, *(s.sent(0.2) for s in stories))
+    await rig.at(69)
+    [task] = await rig.items("/v1/tasks", state="open", kind="promise_at_risk")
+    assert (task["count"], sorted(task["order_ids"]), task["case_id"]) == (3, ["D0", "D1", "D2"], None)
+    await rig.at(70, stories[0].order.shipped(70), stories[1].order.shipped(70))
+    [task] = await rig.items("/v1/tasks", state="open", kind="promise_at_risk")
+    assert (task["count"], task["order_ids"], task["case_id"]) == (1, ["D2"], stories[2].case_id)
+    assert len(await rig.items("/v1/promises", state="at_risk")) == 1
+
+
 async def test_one_reminder_and_never_a_second(rig: Rig) -> None:
     await told(rig)
     await rig.at(24)
@@ -278,6 +291,34 @@ async def test_events_again_change_nothing_and_a_strangers_remedy_neither(rig: R
     silent = event(RemedyCompleted(remedy_id=S.remedy_id, at=START + hours(1)), id="x", source="test/shop", time=START)
     await rig.publish(silent)
     assert len(await rig.emitted("promise.kept")) == 1
+
+
+async def test_events_of_many_cases_meet_from_all_topics_at_once(rig: Rig) -> None:
+    """Nothing says which topic is read first; partitions work at the same time and meet on the same rows."""
+    stories = [CaseStory(f"N{n:03}") for n in range(100)]
+    other = {s.order_id: stories[n - 1] for n, s in enumerate(stories)}
+    everything = [
+        e
+        for s in stories
+        for e in (
+            *(s.opened(), s.composed(0.01), s.sent(0.02), s.delivered(0.03), s.order.shipped(0.2)),
+            s.reply(0.1, "2", incident_ids=(s.case_id,)),
+            # Numbers that are no option: one more reply, by way of two orders' cases.
+            s.reply(0.15, "7", incident_ids=(s.case_id, other[s.order_id].case_id)),
+        )
+    ]
+    await rig.publish(*everything)
+    await rig.publish(*reversed(everything))
+    await rig.at(0.3)
+    assert len({r.case_id for r in await rig.emitted("remedy.requested")}) == 100
+    assert len(await rig.emitted("remedy.requested")) == 100
+    assert len(await rig.emitted("case.opened")) == 100
+    cases = await rig.items("/v1/cases", limit=200)
+    assert {(c["state"], c["choice"]) for c in cases} == {("chosen", "refund")}
+    assert sum(c["replies"] for c in cases) == 200
+    tasks = await rig.items("/v1/tasks", limit=500, state="open")
+    assert len([t for t in tasks if t["kind"] == "remedy_failed"]) == 100
+    assert await rig.dead_letters() == []
 
 
 async def test_cancelled_after_a_choice_to_wait(rig: Rig) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.followup.rules.case import settle, state_of
-from services.followup.rules.facts import Case, Order
+from services.followup.rules.facts import Case
 from services.followup.rules.fold import ORDER_EVENTS, fold, fold_order
+from services.followup.rules.order import Order
 from shared.events.deliveries import Channel, Reason
 from shared.events.envelope import Event
 from shared.events.incidents import How

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from services.followup.rules.case import Outcome, route, settle, state_of
-from services.followup.rules.facts import Case, Order
+from services.followup.rules.facts import Case
 from services.followup.rules.fold import ORDER_EVENTS, fold, fold_order
+from services.followup.rules.order import Order
 from services.followup.rules.tasks import Task
 from shared.events.cases import ClosedAs
 from shared.events.deliveries import Channel, Reason
@@ -326,6 +327,10 @@ def test_nobody_reached_is_a_persons() -> None:
     play = Play(S.opened(), S.composed(0.01), S.failed(0.02), now=0.02)
     assert play.kinds == {"not_reached": 1}
     assert Play(S.opened(), S.composed(0.01), S.failed(0.02, final=False), now=0.02).kinds == {}
+    undelivered = S.failed(0.2, reason=Reason.UNDELIVERED)
+    assert Play(S.opened(), S.composed(0.01), S.sent(0.02), undelivered, now=0.2).kinds == {"not_reached": 1}
+    no_channel = Play(S.opened(), S.composed(0.01), S.suppressed(0.02, Reason.NO_CHANNEL), now=0.02)
+    assert no_channel.kinds == {"not_reached": 1}
     other = S.sent(0.03, channel=Channel.DM, step=1)
     assert Play(S.opened(), S.composed(0.01), S.failed(0.02, final=False), other, now=0.03).kinds == {}
 

@@ -1,12 +1,14 @@
 """The ledger: what each promise is at a time, and why."""
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from services.followup.rules import promises
-from services.followup.rules.facts import Case, Entry, Order
+from services.followup.rules.facts import Case, Entry
 from services.followup.rules.fold import ORDER_EVENTS, fold, fold_order
+from services.followup.rules.order import Order
 from shared.events.envelope import Event
 from shared.events.incidents import How
 from shared.events.notices import PromiseKind
@@ -25,7 +27,7 @@ def test_at_risk_from(made: float, due: float, expected: float) -> None:
     assert abs((found - START - hours(expected)).total_seconds()) < 1e-3
 
 
-def ledger(now: float, *events: Event[object], choice: str | None = None) -> dict[str, Entry]:
+def ledger(now: float, *events: Event[Any], choice: str | None = None) -> dict[str, Entry]:
     """The entries by kind after these events; the customer chose by `choice` at 1 h."""
     from services.followup.rules.case import settle
 
@@ -36,7 +38,7 @@ def ledger(now: float, *events: Event[object], choice: str | None = None) -> dic
         settle(case, order, START + hours(1), True)
     for event in events:
         if isinstance(event.data, ORDER_EVENTS):
-            fold_order(order, event)  # type: ignore[arg-type]
+            fold_order(order, event)
         fold(case, event, START + hours(now))
     promises.settle(case, order, START + hours(now))
     return {str(entry.kind): entry for entry in case.ledger.values()}
@@ -74,7 +76,7 @@ def ledger(now: float, *events: Event[object], choice: str | None = None) -> dic
         ("1", (S.order.refunded(3),), 4, "coupon", "void"),
     ],
 )
-def test_state(choice: str | None, events: tuple[Event[object], ...], now: float, kind: str, state: str) -> None:
+def test_state(choice: str | None, events: tuple[Event[Any], ...], now: float, kind: str, state: str) -> None:
     entry = ledger(now, *events, choice=choice)[kind]
     assert entry.state == state, entry.reason
     assert bool(entry.settled_at) is (state in {"kept", "broken", "void"})
