@@ -134,7 +134,7 @@ class FollowUp:
         """Take an option for the customer, as the customer's choice. Raises `AskPerson` where it cannot be had."""
 
         def change(case: Case) -> None:
-            options = open_options(case)
+            options = open_options(case, unsent=True)
             if number not in options:
                 numbers = ", ".join(map(str, sorted(options))) or "none"
                 raise AskPerson(f"no option {number} is open in this case (open: {numbers})")

@@ -60,13 +60,14 @@ def state_of(case: Case) -> str:
     return "told" if case.told else "open"
 
 
-def open_options(case: Case, notice_id: str | None = None) -> dict[int, tuple[str, Offered]]:
-    """The options by number, each with the notice that offers it: the newest, or `notice_id` where it has one."""
+def open_options(case: Case, notice_id: str | None = None, *, unsent: bool = False) -> dict[int, tuple[str, Offered]]:
+    """The options by number, each with the notice that offers it: the newest, or `notice_id` where it has one. Those of
+    a notice that never went out count for a person (`unsent`), never for a reply."""
     found: dict[int, tuple[str, Offered]] = {}
-    for identity, notice in case.offers:
-        found.update({o.number: (identity, o) for o in notice.options})
-    if notice_id in case.notices:
-        found.update({o.number: (notice_id, o) for o in case.notices[notice_id].options})
+    named = [(notice_id, case.notices[notice_id])] if notice_id in case.notices else []
+    for identity, notice in [*case.offers, *named]:
+        if notice.out or unsent:
+            found.update({o.number: (identity, o) for o in notice.options})
     return found
 
 
@@ -107,7 +108,7 @@ def _read_replies(case: Case, order: Order, out: Outcome, now: datetime, looks: 
 
 def _incomplete(case: Case, reply: Reply) -> bool:
     """Whether what the reply answers is likely still on its way to us."""
-    if case.incident is None or not case.opened or not any(n.options for _, n in case.offers):
+    if case.incident is None or not case.opened or not open_options(case):
         return True
     if reply.notice_id is not None and reply.notice_id not in case.notices:
         return True

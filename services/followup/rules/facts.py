@@ -105,6 +105,11 @@ class Notice:
         return any(at > self.failed[key] if key in self.failed else True for key, at in self.reached.items())
 
     @property
+    def out(self) -> bool:
+        """Whether the customer may have read it: only then a reply can mean it."""
+        return bool(self.sent_at or self.unknown)
+
+    @property
     def over(self) -> bool:
         """Whether its way has ended, or waits for a person."""
         return bool(self.sent_at or self.suppressed or self.final or self.unknown or self.held)

@@ -365,6 +365,16 @@ def test_a_reply_waits_for_the_notice_that_it_answers() -> None:
     assert lonely.kinds == {"unclear_reply": 1}
 
 
+def test_a_reply_never_takes_an_offer_that_did_not_go_out() -> None:
+    held = Play(S.opened(), S.composed(0.01), S.held(0.01, Reason.APPROVAL), now=0.01).at(0.1, S.reply(0.1, "退款"))
+    assert held.kinds == {"held_notice": 1}
+    held.at(0.3)
+    assert held.count("remedy.requested") == 0
+    assert held.kinds == {"held_notice": 1, "unclear_reply": 1}
+    unknown = Play(S.opened(), S.composed(0.01), S.unknown(0.02), now=0.02).at(0.1, S.reply(0.1, "退款"))
+    assert unknown.count("remedy.requested") == 1
+
+
 def test_an_opt_out_is_no_choice_and_needs_nobody() -> None:
     play = told().at(1, S.reply(1, "TD")).at(30)
     assert play.raised == []
