@@ -206,7 +206,10 @@ END
 asked() { get -G http://127.0.0.1:9090/api/v1/query --data-urlencode "query=$1"; }
 scraped() { asked 'sum(up{job="headsup"})' | grep "\"${#SERVICES[@]}\"\]"; }
 
-all_ready() { for service in "${SERVICES[@]}"; do get "http://127.0.0.1:${PORTS[$service]}/readyz" >/dev/null || return 1; done; }
+all_ready() {
+    local one
+    for one in "${SERVICES[@]}"; do get "http://127.0.0.1:${PORTS[$one]}/readyz" >/dev/null || return 1; done
+}
 
 install_tools
 say "making base images"
