@@ -138,9 +138,11 @@ make_kafka() {
     cat >"$SCRATCH/kafka-entrypoint" <<'END'
 #!/bin/bash
 # The class that the published image starts with turns KAFKA_… variables into a configuration and formats the storage.
+# As there, storage that is formatted already is no failure.
 set -euo pipefail
-java -cp '/opt/kafka/libs/*' kafka.docker.KafkaDockerWrapper setup --default-configs-dir /etc/kafka/docker \
-    --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config
+told=$(java -cp '/opt/kafka/libs/*' kafka.docker.KafkaDockerWrapper setup --default-configs-dir /etc/kafka/docker \
+    --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config 2>&1) ||
+    grep 'already formatted' <<<"$told" || { echo "$told"; exit 1; }
 exec java $KAFKA_HEAP_OPTS -Dlog4j2.level=INFO -cp '/opt/kafka/libs/*' kafka.Kafka /opt/kafka/config/server.properties
 END
     base kafka bookworm openjdk-17-jre-headless \
@@ -204,7 +206,10 @@ END
 asked() { get -G http://127.0.0.1:9090/api/v1/query --data-urlencode "query=$1"; }
 scraped() { asked 'sum(up{job="headsup"})' | grep "\"${#SERVICES[@]}\"\]"; }
 
-all_ready() { for service in "${SERVICES[@]}"; do get "http://127.0.0.1:${PORTS[$service]}/readyz" >/dev/null || return 1; done; }
+all_ready() {
+    local one
+    for one in "${SERVICES[@]}"; do get "http://127.0.0.1:${PORTS[$one]}/readyz" >/dev/null || return 1; done
+}
 
 install_tools
 say "making base images"
