@@ -143,7 +143,7 @@ def suppress(notice: Notice, reason: Reason, words: str, now: datetime, by: str 
     for step in notice.progress.steps.values():
         if step.state is StepState.OPEN:
             step.state, step.reason, step.detail = StepState.DROPPED, reason, words
-    if notice.started:
+    if notice.out:
         refresh(notice, now)
         return []
     notice.state, notice.reason, notice.detail = State.SUPPRESSED, reason, words

@@ -125,6 +125,12 @@ class Notice:
         return bool(self.progress.tries)
 
     @property
+    def out(self) -> bool:
+        """Whether a message of it went out, may have, or is with a person to be sent."""
+        at_rest = (StepState.OPEN, StepState.FAILED, StepState.DROPPED)
+        return any(step.state not in at_rest for step in self.progress.steps.values())
+
+    @property
     def open(self) -> bool:
         """Whether anything of it may still go out by itself or by a person's release."""
         if self.state in (State.READY, State.HELD, State.WAITING):

@@ -180,6 +180,7 @@ async def test_the_ledger_refuses_a_second_claim_whatever_the_notice_says(databa
         done = await a_claiming(rig, "p2").round(PLACES, patient=True)
         assert done.looked == 1
         assert done.calls == []
+        assert (await rig.notice(trouble.notice_id()))["state"] == "unknown"
 
 
 async def claims(database: str, trouble: Trouble) -> None:
