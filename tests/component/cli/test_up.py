@@ -110,7 +110,7 @@ def test_refused_lines_are_told_by_number(instance: Instance, tmp_path: Path) ->
 def test_lag(instance: Instance) -> None:
     instance.publish(paid(HOUR))
     rows = instance.eventually(lambda: [r for r in instance.json("lag") if r["applied"]])
-    assert {r["service"] for r in rows} == {"detector"}
+    assert "detector" in {r["service"] for r in rows}
     assert instance.eventually(lambda: sum(r["lag"] for r in instance.json("lag")) == 0)
     assert all(r["halted"] is None and r["seconds"] >= 0 for r in rows)
     assert instance.eventually(
