@@ -110,7 +110,7 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HeadsupError)
     async def told(request: Request, error: HeadsupError) -> Response:
-        log.warning("request_failed", path=request.url.path, reason=error.reason)
+        log.warning("request_failed", path=_route(request), reason=error.reason)
         if isinstance(error, AskPerson):
             return _problem(409, error.reason)
         if isinstance(error, Reject):
@@ -121,8 +121,13 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> Response:
-        log.error("request_crashed", path=request.url.path, exc_info=error)
+        log.error("request_crashed", path=_route(request), exc_info=error)
         return _problem(500, "Something broke on our side; the log says what.")
+
+
+def _route(request: Request) -> str:
+    """The route as it is written, `/v1/hooks/{name}/{secret}/inbound`: a path may hold a secret, and logs must not."""
+    return getattr(request.scope.get("route"), "path", "")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None, **members: Any) -> Response:

@@ -12,14 +12,16 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.dispatcher.channels.port import Channel, Message
+from services.dispatcher.channels.port import Channel, Message, Unknown
 from services.dispatcher.ledger import Claim, Ledger, Loaded, Scene, keys_of, spent_of
 from services.dispatcher.rules import gate, plan, turn
 from services.dispatcher.rules.address import Address, address
+from services.dispatcher.rules.backoff import Backoff
 from services.dispatcher.rules.gate import Look
+from services.dispatcher.rules.outcome import settle
 from services.dispatcher.rules.plan import Ways
 from services.dispatcher.rules.ramp import Ramp
-from services.dispatcher.rules.state import IncidentState, Notice, State, StepState, reference_of
+from services.dispatcher.rules.state import IncidentState, Notice, State, reference_of
 from shared.clock import Clock
 from shared.events.contacts import Contact
 from shared.events.deliveries import Reason
@@ -34,6 +36,9 @@ FRESH: Final = timedelta(seconds=10)
 """Nothing is claimed while the view of orders, replies and opt-outs is older than this."""
 NEAR: Final = timedelta(minutes=30)
 """With so little left until its limit a notice goes to a person while the view stays old."""
+
+
+REFUSED: Final = Unknown("the ledger says that it was sent before; whether it went out is not known")
 
 
 class Opener(Protocol):
@@ -165,7 +170,7 @@ class Claiming:
             self._count(look, taken, counters)
         await self._ledger.spend(unit, {k: n for k, n in counters.items() if n != before[k]})
         if claims:
-            done.calls = await self._granted(unit, claims, stores)
+            done.calls = await self._granted(unit, claims, loaded, stores)
         return done
 
     def _look(
@@ -228,7 +233,7 @@ class Claiming:
             counters[template] += 1
 
     async def _granted(
-        self, unit: UnitOfWork, claims: list[Claim], stores: Mapping[str, StoreConfigured]
+        self, unit: UnitOfWork, claims: list[Claim], loaded: Loaded, stores: Mapping[str, StoreConfigured]
     ) -> list[Call]:
         granted = await self._ledger.claim(unit, claims, self._claimed_by)
         calls = []
@@ -239,7 +244,9 @@ class Claiming:
                 continue
             # The ledger has the last word: somebody was asked to send this before, and may have.
             log.error("claim_refused", notice_id=notice.data.notice_id, step=claim.step)
-            step.state, step.detail = StepState.DROPPED, "the ledger says that it was sent before"
+            told = settle(notice, loaded.of(notice), claim.step, REFUSED, unit.now, backoff=Backoff(), crashed=True)
+            for event in told:
+                unit.emit(to_message(event))
         return calls
 
     def _message(self, claim: Claim, store: StoreConfigured) -> Message:

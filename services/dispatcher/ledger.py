@@ -101,7 +101,7 @@ class Ledger(Protocol):
 
     async def due(self, unit: UnitOfWork, limit: int, urgent_before: datetime | None = None) -> Loaded:
         """Lock notices whose turn it is, the most urgent first, passing over those that others hold. With
-        `urgent_before` only those that no provider was asked about yet and whose limit is before it."""
+        `urgent_before` only offers that have not gone yet and whose limit is before it."""
         ...
 
     async def lapsed(self, unit: UnitOfWork, mine: Collection[str]) -> Loaded:

@@ -52,8 +52,8 @@ class Reading(Protocol):
     async def sandbox_messages(
         self,
         connection: AsyncConnection,
-        order_id: str | None,
-        message_id: str | None,
+        only: Mapping[str, str | None],
+        stores: Collection[str] | None,
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Mapping[str, Any]]: ...

@@ -1,7 +1,7 @@
 """The sandbox's REST: the demo phone, a customer's answer, and how to make the sandbox misbehave."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from services.dispatcher.api import Desk
 from services.dispatcher.channels.port import Inbound
 from services.dispatcher.channels.sandbox import DM, SMS, Behaviour
+from shared.access import Caller
 from shared.events.base import format_time
 from shared.events.deliveries import Channel as Kind
 from shared.events.stores import Role
@@ -37,11 +38,17 @@ class Reply(BaseModel):
 def router(desk: Desk) -> APIRouter:
     routes = APIRouter(prefix="/v1/sandbox", tags=["sandbox"])
 
-    @routes.get("/messages", dependencies=[Depends(desk.access.needs(Role.READ))])
-    async def messages(order_id: str | None = None, limit: Limit = 100, cursor: CursorText = None) -> Page:
+    reads = Depends(desk.access.needs(Role.READ))
+
+    @routes.get("/messages")
+    async def messages(
+        caller: Annotated[Caller, reads], order_id: str | None = None, limit: Limit = 100, cursor: CursorText = None
+    ) -> Page:
         """What customers would have got, the newest first."""
         async with desk.parts.database.transaction() as connection:
-            rows = await desk.reading.sandbox_messages(connection, order_id, None, read_cursor(cursor), limit + 1)
+            rows = await desk.reading.sandbox_messages(
+                connection, {"order_id": order_id}, caller.stores, read_cursor(cursor), limit + 1
+            )
         return page(rows, limit, _message, lambda row: Cursor(row["at"], row["message_id"]))
 
     @routes.post("/behaviour", dependencies=[Depends(desk.access.needs(Role.OPERATOR))])
@@ -62,7 +69,7 @@ def router(desk: Desk) -> APIRouter:
             await desk.inbox.inbound(SMS, Kind.SMS, [message])
             return {"inbound_id": inbound_id}
         async with desk.parts.database.transaction() as connection:
-            found = await desk.reading.sandbox_messages(connection, None, reply.message_id, None, 1)
+            found = await desk.reading.sandbox_messages(connection, {"message_id": reply.message_id}, None, None, 1)
         if not found:
             raise Problem(404, "There is no such message.")
         message = Inbound(inbound_id, reply.text, sender=reply.phone or "", reference=found[0]["reference"])

@@ -55,7 +55,12 @@ class PostgresLedger(PostgresLetters):
         return await offsets.watermark(unit.connection, self._schema, self._topics)
 
     async def due(self, unit: UnitOfWork, limit: int, urgent_before: datetime | None = None) -> Loaded:
-        only = "" if urgent_before is None else " AND n.urgent_at < :before AND n.state IN ('ready', 'waiting')"
+        only = ""
+        if urgent_before is not None:
+            only = (
+                " AND n.urgent_at < :before AND n.state IN ('ready', 'waiting') AND n.sent_at IS NULL"
+                " AND n.purpose IN ('first_contact', 'update', 'reminder')"
+            )
         return await self._load(
             unit,
             f"n.look_at IS NOT NULL AND n.look_at <= :now AND n.claimed_until IS NULL{only}"

@@ -76,17 +76,20 @@ class PostgresReading:
     async def sandbox_messages(
         self,
         connection: AsyncConnection,
-        order_id: str | None,
-        message_id: str | None,
+        only: Mapping[str, str | None],
+        stores: Collection[str] | None,
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Mapping[str, Any]]:
         where, values = ["true"], dict[str, Any](limit=limit)
-        for name, column, value in (("order", "n.order_id", order_id), ("message", "m.message_id", message_id)):
+        for name, column, value in (
+            ("order", "n.order_id", only.get("order_id")),
+            ("message", "m.message_id", only.get("message_id")),
+        ):
             if value is not None:
                 where.append(f"{column} = :{name}")
                 values[name] = value
-        _narrow(where, values, None, cursor, "m.at", "m.message_id", "m.store_id")
+        _narrow(where, values, stores, cursor, "m.at", "m.message_id", "m.store_id")
         rows = await connection.execute(
             text(
                 "SELECT m.message_id, m.reference, m.store_id, m.provider, m.kind AS channel, m.recipient_end,"

@@ -167,7 +167,7 @@ def _told(look: Look) -> Decision | None:
         return Suppress(Reason.NEVER_TOLD, "the customer never heard of the trouble")
     if look.purpose not in (Purpose.FIRST_CONTACT, Purpose.UPDATE):
         return None
-    if incident.told_at is None or incident.told_by == data.notice_id:
+    if incident.told_at is None or incident.told_by in (None, data.notice_id):
         return None
     moved = None
     if incident.told_date is not None and data.told_date is not None:

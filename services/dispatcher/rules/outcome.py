@@ -21,7 +21,7 @@ from shared.events.deliveries import (
     Reason,
 )
 from shared.events.envelope import Event
-from shared.events.notices import OFFERING
+from shared.events.notices import OFFERING, Purpose
 
 Events = list[Event[Any]]
 
@@ -143,7 +143,7 @@ def suppress(notice: Notice, reason: Reason, words: str, now: datetime, by: str 
     for step in notice.progress.steps.values():
         if step.state is StepState.OPEN:
             step.state, step.reason, step.detail = StepState.DROPPED, reason, words
-    if notice.started:
+    if notice.out:
         refresh(notice, now)
         return []
     notice.state, notice.reason, notice.detail = State.SUPPRESSED, reason, words
@@ -191,6 +191,8 @@ def _sent(notice: Notice, incident: IncidentState, index: int, now: datetime, by
         incident.told_at = incident.told_at or now
         incident.told_date = data.told_date or incident.told_date
         incident.told_by = data.notice_id
+    elif data.purpose is Purpose.GOOD_NEWS:
+        incident.told_by = None  # no bad news stands any more: the same date again would be news
     incident.unsure = _unsure(notice)
     return [tell(notice, NoticeSent, now, told_date=data.told_date, by=by, **_where(step, index))]
 

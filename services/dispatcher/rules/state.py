@@ -125,6 +125,12 @@ class Notice:
         return bool(self.progress.tries)
 
     @property
+    def out(self) -> bool:
+        """Whether a message of it went out, may have, or is with a person to be sent."""
+        at_rest = (StepState.OPEN, StepState.FAILED, StepState.DROPPED)
+        return any(step.state not in at_rest for step in self.progress.steps.values())
+
+    @property
     def open(self) -> bool:
         """Whether anything of it may still go out by itself or by a person's release."""
         if self.state in (State.READY, State.HELD, State.WAITING):
@@ -140,8 +146,9 @@ def reference_of(notice_id: str, recipient: str, step: int) -> str:
 @dataclass(slots=True)
 class IncidentState:
     """An incident as the sender needs it. `revision`, `resolved` (how) and `hold` are the detector's newest word;
-    `told_*` say what the customer was last told and by which notice; `reached` are the kinds of channel that did it;
-    `seen_at` is when the first notice about it came; `unsure`: a message may or may not have gone out."""
+    `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
+    the kinds of channel that did it; `seen_at` is when the first notice about it came; `unsure`: a message may or may
+    not have gone out."""
 
     revision: int = 0
     resolved: str | None = None

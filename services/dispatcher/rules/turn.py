@@ -44,7 +44,7 @@ def take(look: Look, ways: Ways, lease: timedelta) -> Turn:
     if notice.state is State.HELD and notice.reason not in GOES_ON:
         return Turn()
     if isinstance(decision, Wait):
-        if not notice.started:
+        if not notice.out:
             notice.state, notice.reason, notice.detail = State.WAITING, decision.reason, decision.words
         notice.wake_at = decision.until
         return Turn()
@@ -52,7 +52,7 @@ def take(look: Look, ways: Ways, lease: timedelta) -> Turn:
 
 
 def _hold(notice: Notice, decision: Hold, now: datetime) -> Turn:
-    if notice.started or (notice.state is State.HELD and notice.reason is decision.reason):
+    if notice.out or (notice.state is State.HELD and notice.reason is decision.reason):
         return Turn()
     notice.state, notice.reason, notice.detail = State.HELD, decision.reason, decision.words
     notice.releasable = decision.releasable
@@ -112,7 +112,7 @@ def _rest(turn: Turn, look: Look, waits: list[Later], gone: list[Step]) -> None:
         notice.look_at = now
     if waits:
         notice.wake_at = min((w.until for w in waits if w.until is not None and not w.full), default=None)
-        if not notice.started and not turn.full:
+        if not notice.out and not turn.full:
             first = waits[0]
             notice.state, notice.reason, notice.detail = State.WAITING, first.reason, first.words
         return

@@ -16,7 +16,7 @@ from shared.events.notices import Purpose
 from shared.events.stores import Mode, NewStores
 from shared.telemetry import Metrics
 from tests.component.dispatcher.rig import NOON, Rig, Trouble, at_work, configured, hours
-from tests.support.running import SEALER
+from tests.support.running import SEALER, eventually
 
 PLACES = {SMS: 32, DM: 32}
 
@@ -151,6 +151,20 @@ async def test_a_crash_between_claim_and_outcome_is_unknown_after_the_lease(data
         assert await rig.phone() == []
 
 
+async def test_an_orderly_end_lets_the_calls_under_way_finish(database: str) -> None:
+    trouble = Trouble()
+    async with at_work(database) as rig:
+        await rig.publish(configured())
+        await rig.misbehave("delay", 2, seconds=1)
+        await rig.append([trouble.incident(), trouble.notice()])
+        claimed = "SELECT 1 FROM dispatcher.attempts WHERE state = 'claimed'"
+        await eventually(lambda: rig.rows(claimed), "nothing was claimed")
+    async with at_work(database, running=False) as rig:
+        rows = await rig.rows("SELECT state FROM dispatcher.attempts")
+        assert [row.state for row in rows] == ["sent", "sent"]
+        assert (await rig.notice(trouble.notice_id()))["state"] in ("sent", "delivered")
+
+
 async def test_two_senders_race_for_one_claim(database: str) -> None:
     troubles = [Trouble(f"T{n}") for n in range(20)]
     async with at_work(database) as rig:
@@ -180,6 +194,7 @@ async def test_the_ledger_refuses_a_second_claim_whatever_the_notice_says(databa
         done = await a_claiming(rig, "p2").round(PLACES, patient=True)
         assert done.looked == 1
         assert done.calls == []
+        assert (await rig.notice(trouble.notice_id()))["state"] == "unknown"
 
 
 async def claims(database: str, trouble: Trouble) -> None:

@@ -8,7 +8,9 @@ from shared.events.incidents import Hold, How
 from shared.events.notices import Purpose
 from shared.events.orders import OrderRefundRequested, OrderShipped
 from shared.events.stores import Caps, Mode, SendingStopped, Wave, WaveReleased
+from shared.settings import DispatcherSettings, Settings
 from tests.component.dispatcher.rig import BROKEN, NOON, Rig, Trouble, at_work, configured, contact, hours
+from tests.support.running import eventually
 from tests.support.stories import PHONE, Order
 
 
@@ -24,6 +26,9 @@ async def test_a_late_order_is_told_once_by_sms_and_dm(rig: Rig) -> None:
     shown = await rig.notice(trouble.notice_id())
     assert shown["state"] == "delivered"
     assert [a["outcome"] for a in shown["attempts"]] == ["delivered", "delivered"]
+    page = rig.metrics.render().decode()
+    assert 'headsup_sends_total{channel="sms",outcome="sent",service="dispatcher"} 1.0' in page
+    assert 'headsup_contact_seconds_count{scenario="shipping_delay",service="dispatcher"} 1.0' in page
     # The same composed event a day later changes nothing.
     await rig.pass_time(hours(24))
     await rig.publish(trouble.notice())
@@ -166,6 +171,55 @@ async def test_a_stop_holds_what_is_not_claimed_and_lets_go_when_lifted(rig: Rig
     lift = SendingStopped(store_id="shop-1", stopped=False, by="t")
     await rig.publish(event(lift, id="s2", source="console", time=NOON + timedelta(minutes=1)))
     assert {m["order_id"] for m in await rig.phone()} == {"T1", "T2"}
+
+
+async def test_a_stop_in_the_middle_of_a_batch(database: str) -> None:
+    settings = Settings(dispatcher=DispatcherSettings(concurrency=1))
+    troubles = [Trouble(f"T{n}") for n in range(10)]
+    async with at_work(database, settings=settings) as rig:
+        await rig.publish(configured())
+        await rig.misbehave("delay", 100, seconds=0.3)
+        await rig.append([e for t in troubles for e in (t.incident(), t.notice())])
+        await eventually(rig.phone, "nothing went out")
+        stop = SendingStopped(store_id="shop-1", by="t")
+        await rig.append([event(stop, id="s1", source="console", time=NOON)])
+        await rig.settled()
+        before = await rig.phone()
+        assert 0 < len(before) < 20
+        await rig.pass_time(timedelta(minutes=1))
+        assert len(await rig.phone()) == len(before)
+        lift = SendingStopped(store_id="shop-1", stopped=False, by="t")
+        await rig.publish(event(lift, id="s2", source="console", time=NOON + timedelta(minutes=1)))
+        after = await rig.phone()
+        assert len(after) == len({(m["order_id"], m["channel"]) for m in after}) == 20
+
+
+async def test_a_stop_of_one_channel_leaves_the_other(rig: Rig) -> None:
+    stop = SendingStopped(channel="sms", by="t")
+    trouble = Trouble()
+    await rig.publish(configured(), event(stop, id="s1", source="console", time=NOON))
+    await rig.publish(trouble.incident(), trouble.notice())
+    assert [m["channel"] for m in await rig.phone()] == ["dm"]
+    lift = SendingStopped(channel="sms", stopped=False, by="t")
+    await rig.publish(event(lift, id="s2", source="console", time=NOON + timedelta(minutes=1)))
+    assert sorted(m["channel"] for m in await rig.phone()) == ["dm", "sms"]
+
+
+async def test_the_ramp_holds_the_first_of_a_template(database: str) -> None:
+    settings = Settings(dispatcher=DispatcherSettings(ramp_first=1, ramp_stages=[[2, 0]]))
+    async with at_work(database, settings=settings) as rig:
+        first, second, third, fourth = (Trouble(f"T{n}") for n in range(4))
+        for trouble in (first, second):
+            await rig.publish(configured(Mode.RAMP), trouble.incident(), trouble.notice())
+        assert [d.reason for d in await rig.told("held")] == ["ramp", "ramp"]
+        await rig.post(f"/v1/notices/{first.notice_id()}/release")
+        await rig.settled()
+        await rig.publish(third.incident(), third.notice())
+        assert len(await rig.told("held")) == 3
+        await rig.post(f"/v1/notices/{second.notice_id()}/release")
+        await rig.settled()
+        await rig.publish(fourth.incident(), fourth.notice())
+        assert len(await rig.phone()) == 6
 
 
 async def test_caps_hold_the_rest_of_the_day(rig: Rig) -> None:

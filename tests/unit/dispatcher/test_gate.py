@@ -1,5 +1,6 @@
 """The gate, stage by stage and in its order."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -105,6 +106,11 @@ def test_an_update_to_someone_never_told_is_sent_and_good_news_is_not() -> None:
     assert never.reason is Reason.NEVER_TOLD
     over.unsure = True
     assert isinstance(gate(look(Purpose.GOOD_NEWS, incident=over)), Send)
+
+
+def test_after_good_news_the_same_date_is_news_again() -> None:
+    incident = replace(TOLD, told_by=None)
+    assert isinstance(gate(look(Purpose.UPDATE, 2, incident=incident)), Send)
 
 
 def test_the_rest_of_a_notice_that_was_told_by_itself_still_goes() -> None:

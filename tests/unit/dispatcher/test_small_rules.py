@@ -130,15 +130,15 @@ def test_the_orders_view_is_the_same_in_any_order_of_events() -> None:
         order.refunded(7, amount="100.00"),
         order.refunded(8, lines=("L3",)),
     ]
-    views = []
+    views = set()
     for _ in range(20):
         shuffled = [*events, *random.sample(events, 3)]
         random.shuffle(shuffled)
         view = OrderView()
         for one in shuffled:
             fold_order(view, one)
-        views.append((view.over, view.open, view.store_id, str(view.total)))
-    assert set(views) == {("cancelled", False, "shop-1", "387.00")}
+        views.add((view.over, view.open, view.store_id, str(view.total)))
+    assert views == {("cancelled", False, "shop-1", "387.00")}
 
 
 def test_a_partial_refund_ends_nothing_and_partial_refunds_add_up_once() -> None:
