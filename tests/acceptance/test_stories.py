@@ -122,8 +122,7 @@ def test_an_important_order_gets_a_call_too(shop: Shop) -> None:
 
 
 def test_a_provider_that_times_out_after_accepting_is_never_asked_twice(shop: Shop) -> None:
-    shop.post("/v1/sandbox/behaviour", {"behaviour": "lose_receipts", "count": 100})
-    shop.post("/v1/sandbox/behaviour", {"channel": "sms", "behaviour": "accept_then_timeout", "count": 1})
+    shop.post("/v1/sandbox/behaviour", {"behaviour": "accept_then_silence", "count": 2})
     shop.late("T9")
     assert len(shop.messages("T9", "sms")) == 1
     shop.advance(6)
@@ -131,6 +130,15 @@ def test_a_provider_that_times_out_after_accepting_is_never_asked_twice(shop: Sh
     assert len(shop.tasks("T9", "unknown_send")) == 1
     due = datetime.fromisoformat(shop.case("T9")["contact_due_at"])
     assert datetime.fromisoformat(shop.tasks("T9", "unknown_send")[0]["created_at"]) < due
+
+
+def test_a_receipt_settles_what_the_provider_did_not_answer(shop: Shop) -> None:
+    shop.post("/v1/sandbox/behaviour", {"behaviour": "accept_then_timeout", "count": 2})
+    shop.late("T19")
+    assert [n["state"] for n in shop.notices("T19")] == ["delivered"]
+    shop.advance(6)
+    assert shop.tasks("T19", "unknown_send") == []
+    assert len(shop.messages("T19", "sms")) == 1
 
 
 def test_who_opts_out_hears_no_more(shop: Shop) -> None:

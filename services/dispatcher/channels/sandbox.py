@@ -64,14 +64,20 @@ FEATURES: Final = {
 
 class Behaviour(StrEnum):
     """How the sandbox misbehaves: `fail` for a moment, `refuse` for good, `timeout` before anything was taken over (yet
-    nobody can know), `accept_then_timeout` after, `delay` by seconds, `lose_receipts`."""
+    nobody can know), `accept_then_timeout` after, `accept_then_silence` (as that, and no receipt either), `delay` by
+    seconds, `lose_receipts`."""
 
     FAIL = "fail"
     REFUSE = "refuse"
     TIMEOUT = "timeout"
     ACCEPT_THEN_TIMEOUT = "accept_then_timeout"
+    ACCEPT_THEN_SILENCE = "accept_then_silence"
     DELAY = "delay"
     LOSE_RECEIPTS = "lose_receipts"
+
+
+SILENT: Final = frozenset({Behaviour.LOSE_RECEIPTS, Behaviour.ACCEPT_THEN_SILENCE})
+"""Brings no receipt."""
 
 
 class Sandbox:
@@ -95,11 +101,11 @@ class Sandbox:
                 return Unknown("the sandbox was told not to answer")
             if behaviour is Behaviour.DELAY:
                 await asyncio.sleep(seconds)
-            message_id = await self._keep(message, receipt=behaviour is not Behaviour.LOSE_RECEIPTS)
+            message_id = await self._keep(message, receipt=behaviour not in SILENT)
         except HeadsupError as error:
             return Unknown(error.reason)
         self._nudge()
-        if behaviour is Behaviour.ACCEPT_THEN_TIMEOUT:
+        if behaviour in (Behaviour.ACCEPT_THEN_TIMEOUT, Behaviour.ACCEPT_THEN_SILENCE):
             return Unknown("the sandbox was told not to answer")
         return Sent(message_id)
 
