@@ -94,9 +94,14 @@ class Metrics:
             "contact_seconds", "Seconds from detection to the first contact", ("scenario",), CONTACT_BUCKETS
         )
         # Notices that wait for a person. A step upwards is a wave, a cap, or a store in approve mode.
-        self.held_notices = self._gauge("held_notices", "Notices held for a person", ())
+        self.notices_held = self._gauge("notices_held", "Notices held for a person", ())
         # 1 while nothing is given to a channel, because it only failed or a person has to mend the account.
-        self.channel_paused = self._gauge("channel_paused", "1 while the channel is paused", ("provider",))
+        self.breaker_open = self._gauge("breaker_open", "1 while the channel is paused", ("channel",))
+
+        # First contacts that are not out so long after the detection. Above 0: somebody's two hours are running out.
+        self.contact_overdue = self._gauge("contact_overdue", "First contacts not out in this time", ("minutes",))
+        # People's queue by kind. A kind that only grows has nobody who works on it.
+        self.tasks_open = self._gauge("tasks_open", "Tasks not done", ("kind",))
 
     def of(self, service: str) -> "Metrics":
         """The same families as seen by `service`."""

@@ -208,7 +208,7 @@ class Sender:
             unknown, held = await self._ledger.figures(unit)
             pauses = await self._ledger.pauses(unit)
         self._metrics.unknown_sends.set(unknown)
-        self._metrics.held_notices.set(held)
+        self._metrics.notices_held.set(held)
         for name in self._channels:
             pause = pauses.get(name)
-            self._metrics.channel_paused.labels(name).set(1 if pause and pause.until > self._clock.now() else 0)
+            self._metrics.breaker_open.labels(name).set(1 if pause and pause.until > self._clock.now() else 0)

@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from services.followup import api
+from services.followup.figures import Figures
 from services.followup.handlers import FollowUp
 from services.followup.postgres import PostgresCases
 from services.followup.queries import Queries
@@ -35,6 +36,7 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
         sealer=parts.sealer,
         clock=parts.clock,
         metrics=parts.metrics,
+        background=[Figures(parts.database, parts.clock, parts.metrics.of(SCHEMA))],
     )
     return Built(worker, api.router(doors, parts, followup, Queries(), worker.nudge))
 

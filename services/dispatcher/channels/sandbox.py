@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.dispatcher.channels.port import (
     Failed,
@@ -38,6 +39,8 @@ SMS: Final = "sandbox-sms"
 DM: Final = "sandbox-dm"
 RECEIPTS: Final = 500
 POLL_SECONDS: Final = 0.5
+CONNECTIONS: Final = 3
+"""Of the database's pool, for each of the two channels: the sender needs the others."""
 
 FEATURES: Final = {
     SMS: Features(
@@ -78,6 +81,8 @@ class Behaviour(StrEnum):
 
 SILENT: Final = frozenset({Behaviour.LOSE_RECEIPTS, Behaviour.ACCEPT_THEN_SILENCE})
 """Brings no receipt."""
+NOT_TAKEN: Final = frozenset({Behaviour.FAIL, Behaviour.REFUSE, Behaviour.TIMEOUT, Behaviour.DELAY})
+"""Where the message is not kept, or not yet."""
 
 
 class Sandbox:
@@ -89,23 +94,27 @@ class Sandbox:
         self._database = database
         self._clock = clock
         self._nudge = nudge
+        self._places = asyncio.Semaphore(CONNECTIONS)
 
     async def send(self, message: Message) -> Outcome:
+        message_id = uuid4().hex
         try:
-            behaviour, seconds = await self._behaviour()
-            if behaviour is Behaviour.FAIL:
-                return Failed("the sandbox was told to fail", retry_after=seconds or None)
-            if behaviour is Behaviour.REFUSE:
-                return Failed("the sandbox was told to refuse", permanent=True)
-            if behaviour is Behaviour.TIMEOUT:
-                return Unknown("the sandbox was told not to answer")
+            async with self._places, self._database.transaction() as connection:
+                behaviour, seconds = await _behaviour(connection)
+                if behaviour not in NOT_TAKEN:
+                    await self._keep(connection, message, message_id, behaviour)
             if behaviour is Behaviour.DELAY:
                 await asyncio.sleep(seconds)
-            message_id = await self._keep(message, receipt=behaviour not in SILENT)
+                async with self._places, self._database.transaction() as connection:
+                    await self._keep(connection, message, message_id, behaviour)
         except HeadsupError as error:
             return Unknown(error.reason)
         self._nudge()
-        if behaviour in (Behaviour.ACCEPT_THEN_TIMEOUT, Behaviour.ACCEPT_THEN_SILENCE):
+        if behaviour is Behaviour.FAIL:
+            return Failed("the sandbox was told to fail", retry_after=seconds or None)
+        if behaviour is Behaviour.REFUSE:
+            return Failed("the sandbox was told to refuse", permanent=True)
+        if behaviour in (Behaviour.TIMEOUT, Behaviour.ACCEPT_THEN_TIMEOUT, Behaviour.ACCEPT_THEN_SILENCE):
             return Unknown("the sandbox was told not to answer")
         return Sent(message_id)
 
@@ -115,44 +124,43 @@ class Sandbox:
     async def close(self) -> None:
         return None
 
-    async def _behaviour(self) -> tuple[Behaviour | None, float]:
-        async with self._database.transaction() as connection:
-            row = (
-                await connection.execute(
-                    text(
-                        "UPDATE dispatcher.sandbox_behaviours SET remaining = remaining - 1 WHERE id ="
-                        " (SELECT id FROM dispatcher.sandbox_behaviours WHERE remaining > 0 ORDER BY id LIMIT 1"
-                        " FOR UPDATE) RETURNING kind, seconds"
-                    )
-                )
-            ).one_or_none()
-        return (None, 0.0) if row is None else (Behaviour(row.kind), row.seconds)
-
-    async def _keep(self, message: Message, receipt: bool) -> str:
+    async def _keep(
+        self, connection: AsyncConnection, message: Message, message_id: str, behaviour: Behaviour | None
+    ) -> None:
         """A message that a customer gets twice is two rows."""
-        message_id = uuid4().hex
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                text(
-                    "INSERT INTO dispatcher.sandbox_messages (message_id, reference, store_id, provider, kind,"
-                    " recipient_end, signature, body, media, at, receipt_due) VALUES (:id, :reference, :store,"
-                    " :provider, :kind, :end, :signature, :body, CAST(:media AS jsonb), :at, :receipt)"
-                ),
-                {
-                    "id": message_id,
-                    "reference": message.reference,
-                    "store": message.store_id,
-                    "provider": self.name,
-                    "kind": str(message.kind),
-                    "end": message.to[-4:],
-                    "signature": message.signature,
-                    "body": message.text,
-                    "media": json.dumps(message.media),
-                    "at": self._clock.now(),
-                    "receipt": receipt,
-                },
+        await connection.execute(
+            text(
+                "INSERT INTO dispatcher.sandbox_messages (message_id, reference, store_id, provider, kind,"
+                " recipient_end, signature, body, media, at, receipt_due) VALUES (:id, :reference, :store,"
+                " :provider, :kind, :end, :signature, :body, CAST(:media AS jsonb), :at, :receipt)"
+            ),
+            {
+                "id": message_id,
+                "reference": message.reference,
+                "store": message.store_id,
+                "provider": self.name,
+                "kind": str(message.kind),
+                "end": message.to[-4:],
+                "signature": message.signature,
+                "body": message.text,
+                "media": json.dumps(message.media),
+                "at": self._clock.now(),
+                "receipt": behaviour not in SILENT,
+            },
+        )
+
+
+async def _behaviour(connection: AsyncConnection) -> tuple[Behaviour | None, float]:
+    row = (
+        await connection.execute(
+            text(
+                "UPDATE dispatcher.sandbox_behaviours SET remaining = remaining - 1 WHERE id ="
+                " (SELECT id FROM dispatcher.sandbox_behaviours WHERE remaining > 0 ORDER BY id LIMIT 1"
+                " FOR UPDATE) RETURNING kind, seconds"
             )
-        return message_id
+        )
+    ).one_or_none()
+    return (None, 0.0) if row is None else (Behaviour(row.kind), row.seconds)
 
 
 TakeReceipts = Callable[[str, Sequence[Receipt]], Awaitable[None]]

@@ -37,19 +37,22 @@ class PostgresLetters:
             )
 
     async def received(self, unit: UnitOfWork, attempts: Sequence[tuple[Attempt, ReceiptState]]) -> None:
-        for attempt, state in attempts:
-            await unit.connection.execute(
-                text(
-                    "UPDATE dispatcher.attempts SET state = :state"
-                    " WHERE notice_id = :notice AND step = :step AND recipient = :recipient"
-                ),
-                {
-                    "state": "undelivered" if state is ReceiptState.FAILED else "sent",
-                    "notice": attempt.notice_id,
-                    "step": attempt.step,
-                    "recipient": attempt.recipient,
-                },
-            )
+        if not attempts:
+            return
+        await unit.connection.execute(
+            text(
+                "UPDATE dispatcher.attempts AS a SET state = u.state FROM unnest(CAST(:states AS text[]),"
+                " CAST(:notices AS text[]), CAST(:steps AS smallint[]), CAST(:recipients AS text[]))"
+                " AS u (state, notice, step, recipient)"
+                " WHERE a.notice_id = u.notice AND a.step = u.step AND a.recipient = u.recipient"
+            ),
+            {
+                "states": ["undelivered" if state is ReceiptState.FAILED else "sent" for _, state in attempts],
+                "notices": [a.notice_id for a, _ in attempts],
+                "steps": [a.step for a, _ in attempts],
+                "recipients": [a.recipient for a, _ in attempts],
+            },
+        )
 
     async def first_inbound(self, unit: UnitOfWork, provider: str, messages: Sequence[Inbound]) -> Collection[str]:
         rows = await unit.connection.execute(
