@@ -39,7 +39,9 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE INDEX cases_order ON followup.cases (order_id)")
-    op.execute("CREATE INDEX cases_untold ON followup.cases (detected_at) WHERE state = 'open' AND contacted_at IS NULL")
+    op.execute(
+        "CREATE INDEX cases_untold ON followup.cases (detected_at) WHERE state = 'open' AND contacted_at IS NULL"
+    )
     op.execute("CREATE INDEX cases_listed ON followup.cases (detected_at DESC, case_id DESC) WHERE state IS NOT NULL")
     op.execute(
         """
