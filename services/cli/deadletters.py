@@ -19,7 +19,8 @@ from shared.settings import BadSettings, load
 from shared.store import deadletters
 from shared.store.deadletters import DeadLetter, unseal_record
 
-Found = tuple[str, DeadLetter]
+Found = tuple[tuple[str, ...], DeadLetter]
+"""One refused record with the services that refused it: what none can read is refused by each that reads its topic."""
 
 
 def listing(
@@ -38,15 +39,15 @@ def listing(
 
     found = asyncio.run(look())
     if json:
-        return emit_json([_as_json(service, letter) for service, letter in found])
+        return emit_json([_as_json(*one) for one in found])
     if not found:
         return out().print("No dead letters.")
-    table = Table("ID", "Service", "Where", "Field", "Why", "At (UTC)", box=None, header_style="bold")
+    table = Table("ID", "Services", "Where", "Field", "Why", "At (UTC)", box=None, header_style="bold")
     table.columns[0].no_wrap = True
-    for service, letter in found:
+    for names, letter in found:
         where = f"{deadletters.partition_of(letter)} {letter.offset}"
         why = f"{letter.reason} (retried)" if letter.retried_at else letter.reason
-        table.add_row(str(letter.id), service, where, letter.field, why, f"{letter.at:%Y-%m-%d %H:%M:%S}")
+        table.add_row(str(letter.id), ", ".join(names), where, letter.field, why, f"{letter.at:%Y-%m-%d %H:%M:%S}")
     return out().print(table)
 
 
@@ -62,12 +63,12 @@ def show(
     """One refused record: where it stood, why it was refused, its headers; with --reveal its key and body."""
     settings, wanted = load(data=data), _id(letter_id)
 
-    async def look() -> tuple[str, DeadLetter, Message]:
+    async def look() -> tuple[tuple[str, ...], DeadLetter, Message]:
         async with attached(settings) as parts:
             return await _opened(parts, services(ctx).values(), wanted)
 
-    service, letter, message = asyncio.run(look())
-    told = _as_json(service, letter)
+    names, letter, message = asyncio.run(look())
+    told = _as_json(names, letter)
     told["headers"] = {name: value.decode(errors="replace") for name, value in message.headers}
     if reveal:
         told |= {"key": _text(message.key), "body": _text(message.value)}
@@ -107,21 +108,28 @@ def retry(
 
 
 async def _listed(parts: Parts, chosen: Collection[Service], open_only: bool, limit: int) -> list[Found]:
-    found: list[Found] = []
+    found: dict[UUID, Found] = {}
     for service in chosen:
         async with parts.database.transaction() as connection:
             letters = await deadletters.listed(connection, service.name, open_only, limit)
-        found.extend((service.name, letter) for letter in letters)
-    return sorted(found, key=lambda one: one[1].at, reverse=True)
+        for letter in letters:
+            names, first = found.get(letter.id, ((), letter))
+            found[letter.id] = ((*names, service.name), first)
+    return sorted(found.values(), key=lambda one: one[1].at, reverse=True)
 
 
-async def _opened(parts: Parts, chosen: Collection[Service], letter_id: UUID) -> tuple[str, DeadLetter, Message]:
+async def _opened(
+    parts: Parts, chosen: Collection[Service], letter_id: UUID
+) -> tuple[tuple[str, ...], DeadLetter, Message]:
+    found: dict[str, tuple[DeadLetter, bytes]] = {}
     for service in chosen:
         async with parts.database.transaction() as connection:
-            found = await deadletters.fetch(connection, service.name, letter_id)
-        if found is not None:
-            letter, sealed = found
-            return service.name, letter, _unsealed(parts.sealer, letter, sealed)
+            kept = await deadletters.fetch(connection, service.name, letter_id)
+        if kept is not None:
+            found[service.name] = kept
+    if found:
+        letter, sealed = next(iter(found.values()))
+        return tuple(found), letter, _unsealed(parts.sealer, letter, sealed)
     raise Halt(f"there is no dead letter {letter_id}; `headsup dead-letters list --all` shows them")
 
 
@@ -137,10 +145,11 @@ async def _retry(parts: Parts, chosen: Collection[Service], wanted: Sequence[UUI
     opened = [await _opened(parts, chosen, letter_id) for letter_id in wanted]
     producer = parts.bus.producer()
     try:
-        for service, letter, message in opened:
+        for names, letter, message in opened:
             await producer.send([message])
             async with parts.database.transaction() as connection:
-                await deadletters.mark_retried(connection, service, letter.id, parts.clock.now())
+                for name in names:
+                    await deadletters.mark_retried(connection, name, letter.id, parts.clock.now())
     finally:
         await producer.stop()
     return len(opened)
@@ -160,8 +169,8 @@ def _id(text: str) -> UUID:
         raise BadSettings(f"{text} is no dead letter's id; `headsup dead-letters list` shows them") from None
 
 
-def _as_json(service: str, letter: DeadLetter) -> dict[str, Any]:
-    return {"service": service, **asdict(letter)}
+def _as_json(names: tuple[str, ...], letter: DeadLetter) -> dict[str, Any]:
+    return {"services": names, **asdict(letter)}
 
 
 def _text(raw: bytes | None) -> str | None:
