@@ -28,7 +28,7 @@ demo: $(READY)  ## the same in a throw-away folder, sixty times as fast as the c
 	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; trap 'exit 130' INT TERM; $(BIN)/headsup up --data "$$data" --clock virtual@60
 
 test: $(READY)  ## every test; what a missing program leaves out is listed (with CI=true it fails)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY)  ## style, types and who may import what
 	$(BIN)/ruff check .

@@ -1,21 +1,23 @@
 """What a shop's systems, its people and its customers do, told by REST."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from tests.component.cli.support import Instance
 
 KEY = "an-acceptance-key"
-START = datetime(2026, 12, 12, 0, 0, tzinfo=UTC)
 HOUR = 3600
+SHANGHAI = timezone(timedelta(hours=8))
 
 
 @dataclass
 class Shop:
-    """A running installation. `now` is its virtual time; events happen at it unless told otherwise."""
+    """One store of a running installation. `now` is its virtual time; events happen at it."""
 
     instance: Instance
+    store_id: str
+    phone: str
     count: int = field(default=0)
 
     @property
@@ -37,19 +39,28 @@ class Shop:
         answer = self.instance.http.post("/v1/clock/advance", json={"seconds": hours * HOUR})
         assert answer.status_code == 200, answer.text
 
+    def until(self, hour: int) -> None:
+        """Let time pass until it is so late in the store's day, today or tomorrow."""
+        now = self.now.astimezone(SHANGHAI)
+        then = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+        if then < now:
+            then += timedelta(days=1)
+        if then > now:
+            self.advance((then - now).total_seconds() / HOUR)
+
     def event(self, kind: str, **data: Any) -> None:
         self.count += 1
         happened = self.now.isoformat()
-        body = {"specversion": "1.0", "id": f"e{self.count}", "source": "shop", "type": kind, "time": happened}
+        body = {"specversion": "1.0", "id": f"e{self.count}", "source": self.store_id, "type": kind, "time": happened}
         told = self.post("/v1/events", {**body, "data": data})
         assert told["accepted"] == 1, told
 
-    def paid(self, order_id: str, promise_hours: float = 48, phone: str = "13812345678", **data: Any) -> None:
+    def paid(self, order_id: str, promise_hours: float = 48, phone: str = "", **data: Any) -> None:
         now = self.now
         fields: dict[str, Any] = {
             "order_id": order_id,
-            "store_id": "shop-1",
-            "customer": {"id": f"c-{order_id}", "nickname": "小鱼", "phone": phone},
+            "store_id": self.store_id,
+            "customer": {"id": f"c-{order_id}", "nickname": "小鱼", "phone": phone or self.phone},
             "lines": [
                 {
                     "line_id": "L1",
@@ -89,7 +100,7 @@ class Shop:
 
     def configure(self, **settings: Any) -> None:
         answer = self.instance.http.put(
-            "/v1/stores/shop-1", json={"name": "小鱼家", "modes": {"shipping_delay": "live"}, **settings}
+            f"/v1/stores/{self.store_id}", json={"name": "小鱼家", "modes": {"shipping_delay": "live"}, **settings}
         )
         assert answer.status_code == 200, answer.text
         self.advance()
@@ -122,6 +133,10 @@ class Shop:
     def tasks(self, order_id: str, kind: str | None = None) -> list[dict[str, Any]]:
         found = self.get("/v1/tasks", order_id=order_id)["items"]
         return [t for t in found if kind in (None, t["kind"])]
+
+    def stop(self, stopped: bool = True) -> None:
+        self.post("/v1/stop", {"store_id": self.store_id, "stopped": stopped, "reason": "not yet"})
+        self.advance()
 
     def remedies(self, order_id: str) -> list[dict[str, Any]]:
         log = self.instance.log_of("headsup.remedies.v1")
