@@ -3,7 +3,7 @@
 Works from the first day and for every marketplace chat, Wangwang too. Nothing leaves this process.
 """
 
-from services.dispatcher.channels.port import Features, Message, Outcome, ReplyRoute, Sent
+from services.dispatcher.channels.port import Features, Message, Outcome, ReplyRoute, Sent, unsendable
 from shared.events.deliveries import Channel as Kind
 
 FEATURES = Features(
@@ -25,7 +25,7 @@ class Assisted:
 
     async def send(self, message: Message) -> Outcome:
         """Always taken over; it is not sent before a person says so."""
-        return Sent(waits_for_person=True)
+        return unsendable(message, self.features.longest) or Sent(waits_for_person=True)
 
     async def health(self) -> str:
         return ""

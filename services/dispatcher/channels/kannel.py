@@ -22,6 +22,7 @@ from services.dispatcher.channels.port import (
     ReplyRoute,
     Sent,
     Unknown,
+    unsendable,
 )
 from shared.errors import Reject
 from shared.events.contacts import RecipientKind
@@ -163,10 +164,8 @@ def refused(message: Message) -> Failed | None:
         return Failed("The reference has characters that the gateway would change.", permanent=True)
     if not _NUMBER.fullmatch(message.to):
         return Failed("The address is no phone number.", permanent=True)
-    if not message.text.strip():
-        return Failed("The text is empty.", permanent=True)
-    if any("\ud800" <= sign <= "\udfff" or sign == "\x00" for sign in message.text):
-        return Failed("The text has characters that no SMS can carry.", permanent=True)
+    if (problem := unsendable(message, LONGEST_PARTS * sms.GSM_PART)) is not None:
+        return problem
     if sms.parts(message.text) > LONGEST_PARTS:
         return Failed(f"The text takes more than {LONGEST_PARTS} parts.", permanent=True)
     return None

@@ -158,3 +158,14 @@ class Hooks(Protocol):
     def answer(self) -> tuple[str, str]:
         """Body and media type that the provider wants to hear after a success."""
         ...
+
+
+def unsendable(message: Message, longest: int) -> Failed | None:
+    """What no channel can carry: an empty text, one of more than `longest` characters, half a character."""
+    if not message.text.strip():
+        return Failed("The text is empty.", permanent=True)
+    if len(message.text) > longest:
+        return Failed(f"The text is longer than {longest} characters.", permanent=True)
+    if any("\ud800" <= sign <= "\udfff" or sign == "\x00" for sign in message.to + message.text):
+        return Failed("The address or the text has characters that cannot be sent.", permanent=True)
+    return None

@@ -27,6 +27,7 @@ from services.dispatcher.channels.port import (
     ReplyRoute,
     Sent,
     Unknown,
+    unsendable,
 )
 from shared.clock import Clock
 from shared.errors import HeadsupError
@@ -97,6 +98,8 @@ class Sandbox:
         self._places = asyncio.Semaphore(CONNECTIONS)
 
     async def send(self, message: Message) -> Outcome:
+        if (problem := unsendable(message, self.features.longest)) is not None:
+            return problem
         message_id = uuid4().hex
         try:
             async with self._places, self._database.transaction() as connection:

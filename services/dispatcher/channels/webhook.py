@@ -31,6 +31,7 @@ from services.dispatcher.channels.port import (
     ReplyRoute,
     Sent,
     Unknown,
+    unsendable,
 )
 from shared.clock import SystemClock
 from shared.events.contacts import RecipientKind
@@ -161,13 +162,9 @@ def refused(message: Message) -> Failed | None:
     """What no bridge can do anything with."""
     if not _REFERENCE.fullmatch(message.reference):
         return Failed("The reference has characters that no header takes.", permanent=True)
-    if not message.to.strip() or not message.text.strip():
-        return Failed("The address or the text is empty.", permanent=True)
-    if len(message.text) > LONGEST_TEXT:
-        return Failed(f"The text is longer than {LONGEST_TEXT} characters.", permanent=True)
-    if any("\ud800" <= sign <= "\udfff" for sign in message.to + message.text):
-        return Failed("The address or the text has half a character.", permanent=True)
-    return None
+    if not message.to.strip():
+        return Failed("The address is empty.", permanent=True)
+    return unsendable(message, LONGEST_TEXT)
 
 
 def judged(answer: Answer | Lost) -> Outcome:
