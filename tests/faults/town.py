@@ -41,6 +41,9 @@ LEASE_SECONDS: Final = 1.0
 DUE_HOURS: Final = (15 * 60 + 4) / 3600
 """An unknown send is a person's 15 minutes before the contact is due: here 4 seconds after the trouble is noticed."""
 
+Life = tuple[str, int]
+"""The point at which a process dies, and at which pass of it."""
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -103,13 +106,12 @@ class Victim:
     holds for all that follow."""
 
     spec: Spec
-    traps: Sequence[tuple[str, int]]
+    traps: Sequence[Life]
     deaths: list[int] = field(default_factory=list)
     process: Any = None
-    armed: bool = True
 
     def start(self) -> None:
-        point, nth = self.traps[min(len(self.deaths), len(self.traps) - 1)] if self.traps and self.armed else ("", 1)
+        point, nth = self.traps[min(len(self.deaths), len(self.traps) - 1)] if self.traps else ("", 1)
         self.process = loop_member.start(replace(self.spec, point=point, nth=nth))
 
     async def watch(self) -> None:
@@ -265,7 +267,7 @@ class Town:
 
 @asynccontextmanager
 async def a_town(
-    bus_url: str, database_url: str, folder: Path, nickname: str = NICKNAME, **traps: Sequence[tuple[str, int]]
+    bus_url: str, database_url: str, folder: Path, nickname: str = NICKNAME, **traps: Sequence[Life]
 ) -> AsyncIterator[Town]:
     """All four services at work in processes of their own; those in `traps` die and come back. Killed at the end."""
     hook_secret = secrets.token_hex(16)
