@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.loop_member import AFTER_CALL, BEFORE_CALL
 from tests.faults.town import Life, a_town
+from tests.support.kafka import KafkaServer
 
 BATCH: Final = (("BatchRunner._transaction: before commit", 2), ("BatchRunner._transaction: after commit", 1))
 PLATFORM: Final = (
@@ -20,8 +21,8 @@ PLATFORM: Final = (
     ("Relay._send_round: before send", 2),
     ("Relay._send_round: after send", 2),
     ("Relay._send_round: after delete", 1),
-    ("Worker._commit: before commit", 2),
-    ("Worker._commit: after commit", 2),
+    ("Worker._commit: before commit", 1),
+    ("Worker._commit: after commit", 1),
 )
 SENDING: Final = (
     ("Claiming.round: before commit", 2),
@@ -29,7 +30,7 @@ SENDING: Final = (
     ("Recording.record: before commit", 2),
     ("Recording.record: after commit", 1),
     ("Inbox.receipts: before commit", 2),
-    ("Inbox.receipts: after commit", 1),
+    ("Inbox.receipts: after commit", 2),
     ("Inbox.inbound: after commit", 1),
     (AFTER_CALL, 1),
 )
@@ -49,7 +50,9 @@ def stories() -> Iterator[dict[str, Sequence[Life]]]:
     yield LOST
 
 
-@pytest.mark.parametrize("deadly", stories(), ids=lambda deadly: " + ".join(f"{s} {l[0][0]}" for s, l in deadly.items()))
+@pytest.mark.parametrize(
+    "deadly", stories(), ids=lambda deadly: " + ".join(f"{s} {l[0][0]}" for s, l in deadly.items())
+)
 async def test_crashes_at_every_pass_of_a_point(
     deadly: dict[str, Sequence[Life]], database: str, tmp_path: Path
 ) -> None:
@@ -63,3 +66,16 @@ async def test_crashes_at_every_pass_of_a_point(
             for point, _ in lives[: len(deaths)]:
                 assert f"at {point}\n" in log
             assert len(deaths) >= len(lives), f"{service} never came to {lives[len(deaths)]}"
+
+
+async def test_crashes_on_kafka(own_kafka: KafkaServer, database: str, tmp_path: Path) -> None:
+    """The same where a dead member's partitions are taken over when its session has run out: each service dies once."""
+    once: dict[str, Sequence[Life]] = {
+        service: [("BatchRunner._transaction: after commit", nth), ("", 1)]
+        for service, nth in (("detector", 1), ("composer", 2), ("followup", 2))
+    }
+    once["dispatcher"] = [(AFTER_CALL, 1), ("", 1)]
+    async with a_town(f"kafka://{own_kafka.bootstrap}", database, tmp_path, **once) as town:
+        await town.live_through("T1")
+        await town.as_it_should_be("T1")
+        assert {name: one.deaths for name, one in town.services.items()} == {name: [-9] for name in once}
