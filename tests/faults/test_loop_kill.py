@@ -50,9 +50,11 @@ def stories() -> Iterator[dict[str, Sequence[Life]]]:
     yield LOST
 
 
-@pytest.mark.parametrize(
-    "deadly", stories(), ids=lambda deadly: " + ".join(f"{s} {l[0][0]}" for s, l in deadly.items())
-)
+def named(deadly: dict[str, Sequence[Life]]) -> str:
+    return " + ".join(f"{service} {lives[0][0]}" for service, lives in deadly.items())
+
+
+@pytest.mark.parametrize("deadly", [*stories()], ids=named)
 async def test_crashes_at_every_pass_of_a_point(
     deadly: dict[str, Sequence[Life]], database: str, tmp_path: Path
 ) -> None:

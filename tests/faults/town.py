@@ -53,7 +53,8 @@ class Accepted:
 
 
 class Providers(Scripted):
-    """Both of them. While `gate` is closed they accept and do not answer. Receipts are told to us until we take them."""
+    """Both of them. While `gate` is closed they accept and do not answer. Receipts of SMS are told to us until we take
+    them."""
 
     def __init__(self, secret: str) -> None:
         super().__init__(reply(200))
@@ -252,8 +253,8 @@ class Town:
         repeated = {r: n for r, n in Counter(one.reference for one in self.providers.accepted).items() if n > 1}
         assert not repeated, "a provider accepted the same message twice"
         attempts = await self.attempts(order_id)
-        known = {one.reference for one in attempts}
-        assert {one.reference for one in self.providers.accepted} <= known, "a message went out without a claim"
+        claimed = {one.reference for one in await self.rows("SELECT reference FROM dispatcher.attempts")}
+        assert {one.reference for one in self.providers.accepted} <= claimed, "a message went out without a claim"
         steps = Counter((one.purpose, one.step) for one in attempts)
         assert set(steps.values()) == {1}, "one step was sent to two"
         lost = [one for one in attempts if one.state == "unknown" and one.purpose == "first_contact"]
@@ -277,8 +278,8 @@ async def a_town(
     patience: float = 2,
     **traps: Sequence[Life],
 ) -> AsyncIterator[Town]:
-    """All four services at work in processes of their own; those in `traps` die and come back. Killed at the end. Nobody waits
-    longer than `patience` (seconds) for a provider."""
+    """All four services at work in processes of their own; those in `traps` die and come back. Killed at the end.
+    Nobody waits longer than `patience` (seconds) for a provider."""
     hook_secret = secrets.token_hex(16)
     providers = Providers(hook_secret)
     listening = await asyncio.start_server(providers.serve, LOOPBACK, 0)
