@@ -99,7 +99,7 @@ async def _spoil(town: Town) -> None:
     producer = town.bus.producer()
     await producer.start()
     await producer.send(
-        [Message(ORDERS, b"T9", bad.encode(), headers), Message(ORDERS, PHONE.encode(), f"{PHONE} {CODE}".encode())]
+        [Message(ORDERS, b"T9", bad.encode(), headers), Message(ORDERS, b"T8", f"{PHONE} {CODE}".encode())]
     )
     await producer.stop()
     calls = (
