@@ -6,6 +6,7 @@ would, or with SIGSTOP, as a paused machine would. The seams stay real; they onl
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -55,7 +56,8 @@ POINTS: Final = (
 )
 """Every point at which a crash is tried. The commit in `Worker._commit` is the group's, on the bus."""
 
-_SHARED: Final = str(Path(__file__).parents[2] / "shared")
+_SENT: Final = re.compile(r"DELETE FROM \w+\.outbox")
+_OURS: Final = tuple(str(Path(__file__).parents[2] / folder) for folder in ("shared", "services"))
 
 
 class Trap:
@@ -89,12 +91,12 @@ class TrappedDatabase(Database):
 
         @event.listens_for(self.engine.sync_engine, "after_cursor_execute")
         def _executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if statement.startswith("DELETE FROM detector.outbox"):
+            if _SENT.match(statement):
                 trap.at("Relay._send_round: after delete")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        site = _caller(sys._getframe(1))
+        site = caller(sys._getframe(1))
         letters = False
         async with super().transaction() as connection:
             yield connection
@@ -117,9 +119,10 @@ async def _has_letters(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(text(found)))
 
 
-def _caller(frame: FrameType | None) -> str:
+def caller(frame: FrameType | None) -> str:
+    """The function of ours that opened a transaction, whatever lies between."""
     while frame is not None and not (
-        frame.f_code.co_filename.startswith(_SHARED) and not frame.f_code.co_filename.endswith("database.py")
+        frame.f_code.co_filename.startswith(_OURS) and not frame.f_code.co_filename.endswith("database.py")
     ):
         frame = frame.f_back
     return "nobody" if frame is None else frame.f_code.co_qualname

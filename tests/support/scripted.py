@@ -62,8 +62,9 @@ class Scripted:
         self._tasks.add(task)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                self.requests.append(await _read(reader))
-                play = self.play
+                request = await _read(reader)
+                self.requests.append(request)
+                play = await self.answer(request)
                 writer.write(play.raw)
                 await writer.drain()
                 if play.then is Then.HANG:
@@ -78,6 +79,10 @@ class Scripted:
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
+
+    async def answer(self, request: Request) -> Play:
+        """What this request is answered with; servers with a mind of their own say otherwise."""
+        return self.play
 
     async def end(self) -> None:
         for task in self._tasks:
