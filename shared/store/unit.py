@@ -12,7 +12,6 @@ from shared.bus.port import Message
 from shared.errors import Retry
 from shared.store import outbox, timers
 
-
 Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
 
