@@ -55,8 +55,8 @@ class PostgresOrders:
             )
 
     async def _insert(self, unit: UnitOfWork, columns: Mapping[str, object], wanted: int) -> None:
-        """Whole new rows. Who waits here holds known rows, and waits only for one who inserts as well, in the same sorted
-        order: so nobody waits in a circle."""
+        """Whole new rows. Who waits here holds known rows, and waits only for one who inserts as well, in the same
+        sorted order: so nobody waits in a circle."""
         done = await unit.connection.execute(
             text(
                 "INSERT INTO detector.orders (order_id, state, payment) SELECT * FROM"
