@@ -225,7 +225,7 @@ def _end(server: uvicorn.Server) -> None:
 
 def spare_collector() -> None:
     """Python's cyclic collector walks every living object again and again while a batch builds new ones, nearly none of
-    which form cycles: a third of the processor's time in a backlog. What is loaded by now it leaves alone from here on,
+    which form cycles: a fifth to a third of a backlog's processor time. What is loaded by now it leaves alone from here on,
     and it looks less often at the rest."""
     gc.collect()
     gc.freeze()
