@@ -225,8 +225,8 @@ def _end(server: uvicorn.Server) -> None:
 
 def spare_collector() -> None:
     """Python's cyclic collector walks every living object again and again while a batch builds new ones, nearly none of
-    which form cycles: a fifth to a third of a backlog's processor time. What is loaded by now it leaves alone from here on,
-    and it looks less often at the rest."""
+    which form cycles: a fifth to a third of a backlog's processor time. What is loaded by now it leaves alone from here
+    on, and it looks less often at the rest."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
