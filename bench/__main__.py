@@ -9,6 +9,7 @@ import uvloop
 
 from bench.fill import ends, fill
 from bench.latency import measure
+from bench.loop import bench_loop
 from bench.open_orders import Sweeping, preload
 from bench.report import Report, machine, middle, percentile
 from bench.runs import Run, detecting, raw_limit, throughput
@@ -133,12 +134,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (default 20)")
     parser.add_argument("--orders-open", type=int, default=1_000_000, help="0 leaves this part out (default 1000000)")
     parser.add_argument("--due", type=int, default=20_000, help="timers of one sweep (default 20000)")
+    parser.add_argument("--sms-rate", type=float, default=200.0, help="incidents/s from event to SMS (default 200)")
+    parser.add_argument("--backlog", type=int, default=5_000, help="late orders for all four services (default 5000)")
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="a try-out in a minute: small, once; no figures to quote")
     options = parser.parse_args()
     if options.quick:
         options.events, options.repeats, options.seconds = 40_000, 1, 6.0
         options.orders_open, options.due = min(options.orders_open, 20_000), 2_000
+        options.sms_rate, options.backlog = 20.0, 400
     return options
 
 
@@ -149,6 +153,9 @@ def main() -> None:
     report.progress("starting Kafka and PostgreSQL")
     with running() as servers:
         uvloop.run(bench(servers, options, report))
+    report.progress("all four services, on a broker and a database of their own")
+    with running() as servers:
+        uvloop.run(bench_loop(servers, options.sms_rate, options.seconds, options.backlog, report))
 
 
 if __name__ == "__main__":

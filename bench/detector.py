@@ -23,6 +23,7 @@ from services.detector.rules.shipping_delay import Policy
 from shared.bus import connect
 from shared.clock import SystemClock
 from shared.events.envelope import Event
+from shared.process import spare_collector
 from shared.seal import Sealer
 from shared.store.database import Database
 from shared.store.unit import UnitOfWork
@@ -82,4 +83,5 @@ if __name__ == "__main__":
     parser.add_argument("bus")
     parser.add_argument("database")
     arguments = parser.parse_args()
+    spare_collector()  # as every process of ours does
     uvloop.run(main(arguments.bus, arguments.database))

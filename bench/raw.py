@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from bench.servers import INPUTS, TOPICS
 from shared.bus.kafka.client import new_member
 from shared.events.envelope import decode
+from shared.process import spare_collector
 from shared.worker.handler import WorkerSettings
 
 # What the detector's state grows by with each kind of event, in bytes: measured on its rows.
@@ -143,4 +144,5 @@ if __name__ == "__main__":
     parser.add_argument("servers")
     parser.add_argument("database")
     arguments = parser.parse_args()
+    spare_collector()  # as every process of ours does
     uvloop.run(main(arguments.servers, arguments.database))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS: Final = 9.5
 """A stop takes no longer than this: batches in hand, requests in hand, the last commit."""
+COLLECT_AFTER: Final = 50_000
+"""How many new objects the collector waits for; by itself Python waits for 700."""
 BUS_POOL: Final = 12
 """The local bus has connections of its own, so that a long batch never keeps a read waiting for one."""
 
@@ -220,6 +223,15 @@ def _end(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
+def spare_collector() -> None:
+    """Python's cyclic collector walks every living object again and again while a batch builds new ones, nearly none of
+    which form cycles: a fifth to a third of a backlog's processor time. What is loaded by now it leaves alone from here
+    on, and it looks less often at the rest."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
+
+
 def run(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
     """Run `main` to its end and return its exit code. SIGTERM and SIGINT set the event, which asks it to end in order;
     a second signal ends the process at once (nothing is lost: it is done again at the next start)."""
@@ -237,6 +249,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
             loop.add_signal_handler(number, asked, number)
         return await main(stop)
 
+    spare_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(signalled())
 

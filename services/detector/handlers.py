@@ -27,7 +27,7 @@ class Orders(Protocol):
 
     async def load(self, unit: UnitOfWork, order_ids: Sequence[str], wait: bool) -> dict[str, OrderState]:
         """Lock these orders in the order given (sorted by the caller) and return the ones that exist. Without `wait`
-        the ones that others hold are left out; with it, in a careful unit, all exist afterwards."""
+        the ones that others hold are left out."""
         ...
 
     async def save(
@@ -61,11 +61,15 @@ class Feeds(Protocol):
     """When each store's order feed last spoke."""
 
     async def heard(self, unit: UnitOfWork, newest: Mapping[str, datetime]) -> None:
-        """The stores' newest events, by the time that they happened."""
+        """The stores' newest events, by the time that they happened. Locks a row that other batches want: call it
+        last."""
         ...
 
-    async def stale(self, unit: UnitOfWork, store_ids: Collection[str]) -> Collection[str]:
-        """Those of these stores that have declared how often their feed must speak, and it has not."""
+    async def stale(
+        self, unit: UnitOfWork, store_ids: Collection[str], newest: Mapping[str, datetime]
+    ) -> Collection[str]:
+        """Those of these stores that have declared how often their feed must speak, and it has not; `newest` is what
+        this batch heard."""
         ...
 
 
@@ -132,22 +136,11 @@ class Detector:
                         )
             for tracking_no, (order_id, parcel) in arrived.items():
                 fold_parcel(states[order_id], tracking_no, parcel)
-        await self._hear(unit, by_order, states)
-        await self._settle(unit, states, payments, fired=False)
+            newest = _newest(by_order, states)
+        await self._settle(unit, states, payments, newest, fired=False)
         with unit.measure("save"):
             await self._orders.save(unit, states, known, payments)
-
-    async def _hear(
-        self, unit: UnitOfWork, by_order: Mapping[str, Sequence[Event[Any]]], states: Mapping[str, OrderState]
-    ) -> None:
-        newest: dict[str, datetime] = {}
-        for order_id, events in by_order.items():
-            payment = states[order_id].payment
-            if payment is not None:
-                said = max(event.time for event in events)
-                newest[payment.store_id] = max(said, newest.get(payment.store_id, said))
-        if newest:
-            with unit.measure("save"):
+            if newest:
                 await self._feeds.heard(unit, newest)
 
     async def wake(self, unit: UnitOfWork, due: Sequence[Due]) -> None:
@@ -156,21 +149,27 @@ class Detector:
         with unit.measure("load"):
             states = await self._orders.load(unit, order_ids, wait=False)
         before = {order_id: (s.incident, s.look_at) for order_id, s in states.items()}
-        await self._settle(unit, states, {}, fired=True)
+        await self._settle(unit, states, {}, {}, fired=True)
         changed = {o: s for o, s in states.items() if (s.incident, s.look_at) != before[o]}
         with unit.measure("save"):
             if changed:
                 await self._orders.save(unit, changed, changed.keys(), {})
 
     async def _settle(
-        self, unit: UnitOfWork, states: Mapping[str, OrderState], payments: Mapping[str, bytes], fired: bool
+        self,
+        unit: UnitOfWork,
+        states: Mapping[str, OrderState],
+        payments: Mapping[str, bytes],
+        newest: Mapping[str, datetime],
+        *,
+        fired: bool,
     ) -> None:
         """Decide each order, note when to look again, and emit what changed."""
         with unit.measure("decide"):
             outcomes = {
                 order_id: settle(state, unit.now, self._policy, unit.silent_until) for order_id, state in states.items()
             }
-        await self._doubt(unit, states, outcomes)
+        await self._doubt(unit, states, outcomes, newest)
         with unit.measure("decide"):
             for order_id, outcome in outcomes.items():
                 state = states[order_id]
@@ -182,7 +181,13 @@ class Detector:
         if telling:
             await self._tell(unit, telling, payments)
 
-    async def _doubt(self, unit: UnitOfWork, states: Mapping[str, OrderState], outcomes: dict[str, Outcome]) -> None:
+    async def _doubt(
+        self,
+        unit: UnitOfWork,
+        states: Mapping[str, OrderState],
+        outcomes: dict[str, Outcome],
+        newest: Mapping[str, datetime],
+    ) -> None:
         """What rests on silence is settled again as held where the feed itself is silent."""
         by_store: defaultdict[str, list[str]] = defaultdict(list)
         for order_id, outcome in outcomes.items():
@@ -195,7 +200,7 @@ class Detector:
         if not by_store:
             return
         with unit.measure("load"):
-            stale = await self._feeds.stale(unit, by_store.keys())
+            stale = await self._feeds.stale(unit, by_store.keys(), newest)
         for order_id in (order_id for store_id in stale for order_id in by_store[store_id]):
             state = states[order_id]
             outcomes[order_id] = settle(state, unit.now, self._policy, unit.silent_until, stale=True)
@@ -213,3 +218,16 @@ class Detector:
                 told.append(event.data)
         with unit.measure("save"):
             await self._listing.keep(unit, told)
+
+
+def _newest(by_order: Mapping[str, Sequence[Event[Any]]], states: Mapping[str, OrderState]) -> dict[str, datetime]:
+    """When each store's newest of these events happened, as far as an order's store is known."""
+    newest: dict[str, datetime] = {}
+    for order_id, events in by_order.items():
+        payment = states[order_id].payment
+        if payment is not None:
+            store_id, before = payment.store_id, newest.get(payment.store_id)
+            for event in events:
+                if before is None or event.time > before:
+                    newest[store_id] = before = event.time
+    return newest

@@ -59,7 +59,9 @@ class PostgresFeeds:
             {"stores": [s for s, _ in found], "times": [t for _, t in found], "grain": GRAIN},
         )
 
-    async def stale(self, unit: UnitOfWork, store_ids: Collection[str]) -> Collection[str]:
+    async def stale(
+        self, unit: UnitOfWork, store_ids: Collection[str], newest: Mapping[str, datetime]
+    ) -> Collection[str]:
         known = await stores.stores(unit.connection, unit.schema, store_ids)
         limits = {s: store.feeds.orders_minutes for s, store in known.items() if store.feeds.orders_minutes is not None}
         if not limits:
@@ -69,6 +71,8 @@ class PostgresFeeds:
             {"stores": list(limits)},
         )
         last = {row.store_id: row.last_at for row in rows}
+        for store_id, said in newest.items():
+            last[store_id] = max(said, last.get(store_id, said))
         return [
             store_id
             for store_id, minutes in limits.items()

@@ -1,17 +1,13 @@
 """The detector's `Orders` in SQL: one statement a table and batch, keys always locked in sorted order."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 import msgspec
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.detector.rules.facts import OrderState, Parcel, merge
-from shared.store.unit import Raced, UnitOfWork
-
-PATIENCE: Final = "50ms"
-LOCK_NOT_AVAILABLE: Final = "55P03"
+from shared.store.unit import Prepare, Raced, UnitOfWork
 
 _encode = msgspec.json.Encoder().encode
 _decode_state = msgspec.json.Decoder(OrderState).decode
@@ -22,14 +18,6 @@ class PostgresOrders:
     """State and parked scans as JSON in bytea columns: small, rewritten by each event, in no index."""
 
     async def load(self, unit: UnitOfWork, order_ids: Sequence[str], wait: bool) -> dict[str, OrderState]:
-        if unit.careful:
-            await unit.connection.execute(
-                text(
-                    "INSERT INTO detector.orders (order_id, state) SELECT id, '{}' FROM"
-                    " unnest(CAST(:ids AS text[])) AS u (id) ON CONFLICT DO NOTHING"
-                ),
-                {"ids": list(order_ids)},
-            )
         rows = await unit.connection.execute(
             text(
                 "SELECT order_id, state FROM detector.orders WHERE order_id = ANY(CAST(:ids AS text[]))"
@@ -67,24 +55,18 @@ class PostgresOrders:
             )
 
     async def _insert(self, unit: UnitOfWork, columns: Mapping[str, object], wanted: int) -> None:
-        """Whole new rows. Whoever waits here holds locks on known rows, and a careful batch takes the two the other way
-        round: so nobody waits long."""
-        try:
-            done = await unit.connection.execute(
-                text(
-                    "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', :patience, true))"
-                    " INSERT INTO detector.orders (order_id, state, payment) SELECT u.* FROM patience,"
-                    " unnest(CAST(:ids AS text[]), CAST(:states AS bytea[]), CAST(:payments AS bytea[])) AS u"
-                    " ON CONFLICT DO NOTHING"
-                ),
-                {**columns, "patience": PATIENCE},
-            )
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-                raise
-            raise Raced("another partition has a new order in hand") from error
+        """Whole new rows. Who waits here holds known rows, and waits only for one who inserts as well, in the same
+        sorted order: so nobody waits in a circle."""
+        done = await unit.connection.execute(
+            text(
+                "INSERT INTO detector.orders (order_id, state, payment) SELECT * FROM"
+                " unnest(CAST(:ids AS text[]), CAST(:states AS bytea[]), CAST(:payments AS bytea[]))"
+                " ON CONFLICT DO NOTHING"
+            ),
+            columns,
+        )
         if done.rowcount < wanted:
-            raise Raced("two partitions met on a new order")
+            raise Raced("two partitions met on a new order", _stubs(columns["ids"]))
 
     async def payments(self, unit: UnitOfWork, order_ids: Sequence[str]) -> Mapping[str, bytes]:
         rows = await unit.connection.execute(
@@ -129,6 +111,21 @@ class PostgresOrders:
                 {"numbers": list(parked), "parked": [_encode(p) for p in parked.values()]},
             )
         return arrived
+
+
+def _stubs(order_ids: object) -> Prepare:
+    """Empty rows for these orders: committed, they are locked like any other."""
+
+    async def insert(connection: AsyncConnection) -> None:
+        await connection.execute(
+            text(
+                "INSERT INTO detector.orders (order_id, state) SELECT id, '{}' FROM"
+                " unnest(CAST(:ids AS text[])) AS u (id) ON CONFLICT DO NOTHING"
+            ),
+            {"ids": order_ids},
+        )
+
+    return insert
 
 
 def _columns(

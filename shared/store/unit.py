@@ -1,7 +1,7 @@
 """The unit of work: everything that one batch changes, in one transaction, committed once at the edge."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -12,9 +12,18 @@ from shared.bus.port import Message
 from shared.errors import Retry
 from shared.store import outbox, timers
 
+Prepare = Callable[[AsyncConnection], Awaitable[None]]
+
 
 class Raced(Retry):
-    """Two partitions met on a key that neither had: roll back and do the batch again with `careful` set."""
+    """Two partitions met on a key that neither had: roll back and do the batch again with `careful` set.
+
+    `prepare`, where given, runs before that in a transaction of its own: stubs that are committed at once. One that
+    holds stubs while it waits for other rows can end in a deadlock."""
+
+    def __init__(self, reason: str, prepare: Prepare | None = None) -> None:
+        super().__init__(reason)
+        self.prepare = prepare
 
 
 class UnitOfWork:

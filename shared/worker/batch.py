@@ -201,7 +201,10 @@ class BatchRunner:
     ) -> None:
         try:
             await self._transaction(events, refused, next_offset, careful=False)
-        except Raced:
+        except Raced as race:
+            if race.prepare is not None:
+                async with self._shell.database.transaction() as connection:
+                    await race.prepare(connection)
             await self._transaction(events, refused, next_offset, careful=True)
 
     async def _transaction(
