@@ -1,6 +1,8 @@
 """What customers answer."""
 
-from typing import Annotated, ClassVar
+import re
+import unicodedata
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -28,3 +30,20 @@ class ReplyReceived(Payload):
     received_at: UtcTime
     by: Text | None = None
     """The agent who typed it in, where one did."""
+
+
+_WHOLE: Final = re.compile(
+    r"(回复?)?(r|t|td|tdtd|n)|(please)?(stop|stopall|optout|cancelsubscription)|(回复?t?)?(退订|拒收)(谢谢|了|吧)?"
+)
+_WITHIN: Final = re.compile(
+    r"退订|取消订阅|拒收|拒绝接收|unsubscribe|optout"
+    r"|(不要|别|勿|不想|不用|停止)(再|再给我|给我|再收到|收到|接收)*(发|发送|推送|收)?(任何|这种|这些|这类)?(短信|消息|信息|通知|推送)"
+    r"|(nomore|stop(sending)?(me)?)(these|any)?(texts?|sms|messages?)"
+)
+
+
+def opts_out(text: str) -> bool:
+    """Whether a message asks for no more messages: as a word by itself (退订, TD, STOP) or within a sentence. One place
+    for all services: who enters it and who reads the reply must agree."""
+    plain = re.sub(r"[\s\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()
+    return bool(_WHOLE.fullmatch(plain) or _WITHIN.search(plain))
