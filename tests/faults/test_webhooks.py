@@ -1,9 +1,6 @@
 """Fault cases 25 (forged, replayed and stale webhooks) and 26 (addresses that lead where we must not go)."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -22,32 +19,16 @@ from services.dispatcher.channels.webhook import Webhook
 from shared.errors import Reject
 from shared.events.deliveries import Channel as Kind
 from shared.outbound import Answer, Lost, Outbound, is_public
+from tests.support.bridge import SECRET, dumped, is_signed, signed
 from tests.support.processes import LOOPBACK, free_port
 from tests.support.scripted import Scripted, reply, scripted
 
-KEY = b"0123456789abcdef0123456789abcdef"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
 RECEIVED = {"type": "message.received", "id": "m-1", "from": "tb-77", "text": "2", "reference": "n1_r1"}
 RECEIPT = {"type": "message.receipt", "reference": "n1_r1", "state": "delivered", "at": "2026-11-24T09:00:00+08:00"}
 
 
 def a_webhook(url: str = "https://bridge.test/hook", **changes: Any) -> Webhook:
     return Webhook(url, SECRET, **changes)
-
-
-def signed(body: bytes, *, key: bytes = KEY, id: str = "msg_1", age: float = 0.0) -> dict[str, str]:
-    """The scheme written down once more, after its text and not after the package that we use."""
-    at = str(int(datetime.now(UTC).timestamp() - age))
-    digest = hmac.new(key, f"{id}.{at}.".encode() + body, hashlib.sha256).digest()
-    return {
-        "webhook-id": id,
-        "webhook-timestamp": at,
-        "webhook-signature": "v1," + base64.b64encode(digest).decode(),
-    }
-
-
-def dumped(posted: dict[str, Any]) -> bytes:
-    return json.dumps(posted, ensure_ascii=False).encode()
 
 
 # --- 25: what is posted to us -----------------------------------------------------------------------------------------
@@ -162,9 +143,7 @@ async def test_what_we_post_is_signed_whole() -> None:
         "reference": "n1_r1-s1",
     }
     assert post.headers["webhook-id"] == "n1_r1-s1"
-    content = f"n1_r1-s1.{post.headers['webhook-timestamp']}.".encode() + post.body
-    digest = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
-    assert post.headers["webhook-signature"] == f"v1,{digest}"
+    assert is_signed(post.headers, post.body)
     assert abs(datetime.now(UTC).timestamp() - int(post.headers["webhook-timestamp"])) < 60
 
 
