@@ -129,5 +129,5 @@ async def _figures(town: Town) -> str:
 
 async def _letters(town: Town) -> str:
     kept = [str(await town.rows(f"SELECT l::text FROM {name}.dead_letters l")) for name in SERVICE_NAMES]
-    told = [f"{one.key!r} {one.value.decode()} {one.headers}" for one in await read_topic(town.bus, DEAD_LETTERS)]
+    told = [f"{one.key!r} {one.value!r} {one.headers}" for one in await read_topic(town.bus, DEAD_LETTERS)]
     return "".join(kept + told)
