@@ -2,7 +2,8 @@
 
 | case | test |
 | --- | --- |
-| 1 kill -9 at every commit point | `test_kill.py` (the platform), `test_loop_kill.py` (the loop, calls too) |
+| 1 kill -9 at every commit point of the platform | `test_kill.py` |
+| 1 kill -9 at every commit and provider call of the loop | `test_loop_kill.py` |
 | 2 SIGSTOP past the session time-out | `test_members.py` |
 | 3 rebalance in mid-batch | `test_members.py` |
 | 4 first batch from the wrong position | `test_members.py` |
@@ -20,7 +21,7 @@
 | 17 huge payload, decompression bomb | `test_streams.py`, `tests/contracts/test_bad_input.py` |
 | 18 duplicates, disorder, late events | `test_streams.py`, `tests/unit/*/test_any_order.py` |
 | 20 one hot key | `test_streams.py` |
-| 21 provider accepts, then times out | `tests/component/dispatcher/test_providers.py`, the stories |
+| 21 provider accepts, then times out | `tests/component/dispatcher/test_providers.py` |
 | 22 receipt before the submit answer | `tests/component/dispatcher/test_providers.py` |
 | 23 receipt twice, late, never | `tests/component/dispatcher/test_providers.py` |
 | 24 reply twice | `test_loop_kill.py` (each reply comes twice, across crashes) |

@@ -4,7 +4,7 @@ A service dies at *every* pass of the point, life after life, until the story is
 thing in each life lets the first pass by, or nothing would ever be done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,8 @@ import pytest
 from tests.faults.loop_member import AFTER_CALL, BEFORE_CALL
 from tests.faults.town import Life, a_town
 from tests.support.kafka import KafkaServer
+
+Deadly = Mapping[str, Sequence[Life]]
 
 BATCH: Final = (("BatchRunner._transaction: before commit", 2), ("BatchRunner._transaction: after commit", 1))
 PLATFORM: Final = (
@@ -34,14 +36,14 @@ SENDING: Final = (
     ("Inbox.inbound: after commit", 1),
     (AFTER_CALL, 1),
 )
-LOST: Final = {
+LOST: Final[Deadly] = {
     "dispatcher": [(BEFORE_CALL, 1), ("Recording.lapse: before commit", 1), ("Recording.lapse: after commit", 1)],
     "followup": [("Sweeper._slice: before commit", 1), ("Sweeper._slice: after commit", 1)],
 }
 """Nothing goes out at all, and those who find that out and tell a person of it die as well."""
 
 
-def stories() -> Iterator[dict[str, Sequence[Life]]]:
+def stories() -> Iterator[Deadly]:
     """In each every service dies at a point of its own, so that few stories are enough for all points."""
     turned = PLATFORM[3:] + PLATFORM[:3]
     columns = {"detector": BATCH, "composer": PLATFORM, "followup": turned, "dispatcher": SENDING + PLATFORM}
@@ -50,15 +52,13 @@ def stories() -> Iterator[dict[str, Sequence[Life]]]:
     yield LOST
 
 
-def named(deadly: dict[str, Sequence[Life]]) -> str:
+def named(deadly: Deadly) -> str:
     return " + ".join(f"{service} {lives[0][0]}" for service, lives in deadly.items())
 
 
 @pytest.mark.parametrize("deadly", [*stories()], ids=named)
-async def test_crashes_at_every_pass_of_a_point(
-    deadly: dict[str, Sequence[Life]], database: str, tmp_path: Path
-) -> None:
-    async with a_town("local:", database, tmp_path, **deadly) as town:
+async def test_crashes_at_every_pass_of_a_point(deadly: Deadly, database: str, tmp_path: Path) -> None:
+    async with a_town("local:", database, tmp_path, deadly) as town:
         await town.live_through("T1")
         await town.as_it_should_be("T1")
         log = town.log()
@@ -77,7 +77,7 @@ async def test_crashes_on_kafka(own_kafka: KafkaServer, database: str, tmp_path:
         for service, nth in (("detector", 1), ("composer", 2), ("followup", 2))
     }
     once["dispatcher"] = [(AFTER_CALL, 1), ("", 1)]
-    async with a_town(f"kafka://{own_kafka.bootstrap}", database, tmp_path, **once) as town:
+    async with a_town(f"kafka://{own_kafka.bootstrap}", database, tmp_path, once) as town:
         await town.live_through("T1")
         await town.as_it_should_be("T1")
         assert {name: one.deaths for name, one in town.services.items()} == {name: [-9] for name in once}

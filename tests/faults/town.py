@@ -6,11 +6,12 @@ import base64
 import json
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -19,6 +20,7 @@ from sqlalchemy import text
 from services.cli import SERVICES
 from shared.bus import connect
 from shared.bus.port import Bus
+from shared.events.cases import RemedyRequested
 from shared.events.contacts import Recipient, RecipientKind
 from shared.events.envelope import Event, decode, event, to_message
 from shared.events.incidents import Scenario
@@ -38,8 +40,8 @@ NICKNAME: Final = "小鱼"
 STORE: Final = "shop-1"
 SERVICE_NAMES: Final = tuple(one.name for one in SERVICES)
 LEASE_SECONDS: Final = 1.0
-DUE_HOURS: Final = (15 * 60 + 4) / 3600
-"""An unknown send is a person's 15 minutes before the contact is due: here 4 seconds after the trouble is noticed."""
+DUE_HOURS: Final = (15 * 60 + 15) / 3600
+"""An unknown send is a person's 15 minutes before the contact is due: here 15 seconds after the trouble is noticed."""
 
 Life = tuple[str, int]
 """The point at which a process dies, and at which pass of it."""
@@ -208,8 +210,8 @@ class Town:
         """What the order system was asked for; the same request twice is one."""
         found = {}
         for record in await read_topic(self.bus, REMEDIES):
-            one = decode(record)
-            if one.type == "remedy.requested.v1" and one.data.order_id == order_id:
+            one: Event[Any] = decode(record)
+            if isinstance(one.data, RemedyRequested) and one.data.order_id == order_id:
                 found[one.id] = one.data
         return list(found.values())
 
@@ -273,10 +275,10 @@ async def a_town(
     bus_url: str,
     database_url: str,
     folder: Path,
+    traps: Mapping[str, Sequence[Life]] = MappingProxyType({}),
     *,
     nickname: str = NICKNAME,
     patience: float = 2,
-    **traps: Sequence[Life],
 ) -> AsyncIterator[Town]:
     """All four services at work in processes of their own; those in `traps` die and come back. Killed at the end.
     Nobody waits longer than `patience` (seconds) for a provider."""
