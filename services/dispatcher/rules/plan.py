@@ -82,7 +82,8 @@ def steps_of(data: NoticeComposed, incident: IncidentState) -> tuple[tuple[Kind,
         return OFFERS[data.scenario]
     if data.purpose is Purpose.SATISFACTION:
         return ((Kind.DM, Kind.CHAT, Kind.SMS),)
-    return (tuple(dict.fromkeys((*incident.reached, Kind.SMS, Kind.DM, Kind.CHAT))),)
+    # Not in the order in which they reached the customer: which of an offer's two calls ends first is chance.
+    return (tuple(sorted((Kind.SMS, Kind.DM, Kind.CHAT), key=lambda kind: kind not in incident.reached)),)
 
 
 def candidates(

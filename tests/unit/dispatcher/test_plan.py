@@ -43,6 +43,8 @@ def test_offers_go_by_sms_and_chat_together_and_the_rest_by_what_reached_them() 
     assert plan.steps_of(notice().data, reached) == ((Kind.SMS,), (Kind.DM, Kind.CHAT))
     assert plan.steps_of(notice(Purpose.REMINDER).data, reached) == ((Kind.SMS,), (Kind.DM, Kind.CHAT))
     assert plan.steps_of(notice(Purpose.NEXT_STEP).data, reached) == ((Kind.CHAT, Kind.SMS, Kind.DM),)
+    both = IncidentState(reached=[Kind.DM, Kind.SMS])
+    assert plan.steps_of(notice(Purpose.NEXT_STEP).data, both) == ((Kind.SMS, Kind.DM, Kind.CHAT),)
     assert plan.steps_of(notice(Purpose.SATISFACTION).data, IncidentState())[0][0] is Kind.DM
 
 
