@@ -59,9 +59,8 @@ async def _two_accepted(town: Town) -> bool:
 async def test_a_story_leaves_no_trace_of_whom_it_was_about(database: str, tmp_path: Path) -> None:
     """At DEBUG: no phone, chat account, nickname or secret in any output, figure or dead letter, and none but the
     nickname in what travels. The nickname is template code and comes out as it went in."""
-    async with a_town(
-        "local:", database, tmp_path, nickname=CODE, dispatcher=[("Recording.record: after commit", 2), ("", 1)]
-    ) as town:
+    once = {"dispatcher": [("Recording.record: after commit", 2), ("", 1)]}
+    async with a_town("local:", database, tmp_path, once, nickname=CODE) as town:
         async with town.database.transaction() as connection:
             for statement in KEPT:
                 await connection.execute(text(statement))
