@@ -102,8 +102,6 @@ def _read_replies(case: Case, order: Order, out: Outcome, now: datetime, looks: 
             assert reading.number is not None
             notice_id, option = open_options(case, reply.notice_id)[reading.number]
             case.choice = Choice(reply.received_at, notice_id, option, reply_id, reply.by)
-        elif reading.meaning is Meaning.OPT_OUT:
-            case.opted_out = True
 
 
 def _incomplete(case: Case, reply: Reply) -> bool:

@@ -45,7 +45,7 @@ from shared.events.orders import (
     RemedyCompleted,
     RemedyOutcome,
 )
-from shared.events.replies import ReplyReceived
+from shared.events.replies import ReplyReceived, opts_out
 
 ASSISTED = "assisted"
 """The provider that is a person: copies, sends and ticks."""
@@ -69,6 +69,7 @@ def fold(case: Case, event: Event[Any], now: datetime, *, ambiguous: bool = Fals
     elif isinstance(data, ReplyReceived):
         reply = Reply(data.received_at, now, data.text, data.notice_id, data.by, ambiguous)
         case.replies.setdefault(data.reply_id, reply)
+        case.opted_out = case.opted_out or opts_out(data.text)
     elif isinstance(data, RemedyOutcome):
         said = Outcome(event.stamp, data.at, isinstance(data, RemedyCompleted), data.detail or "")
         case.remedy = newest(case.remedy, said)

@@ -381,6 +381,13 @@ def test_an_opt_out_is_no_choice_and_needs_nobody() -> None:
     assert play.count("choice.made") == 0
 
 
+def test_an_opt_out_with_more_than_that_is_a_persons_and_opts_out() -> None:
+    play = told().at(1, S.reply(1, "退订，我的包裹呢")).at(30)
+    assert play.case.opted_out
+    assert play.kinds == {"unclear_reply": 1}
+    assert play.count("notice.requested") == 0
+
+
 def test_a_score_counts_only_while_it_is_asked_for() -> None:
     play = told().at(1, S.reply(1, "5"))
     assert play.kinds == {"unclear_reply": 1}
