@@ -252,8 +252,8 @@ class CaseStory:
         data = RemedyCompleted(remedy_id=self.remedy_id, at=START + hours(at), order_id=self.order_id)
         return self._event(data, at, "")
 
-    def remedy_failed(self, at: float) -> Event[Any]:
-        data = RemedyFailed(remedy_id=self.remedy_id, at=START + hours(at), detail="no such payment")
+    def remedy_failed(self, at: float, detail: str = "no such payment") -> Event[Any]:
+        data = RemedyFailed(remedy_id=self.remedy_id, at=START + hours(at), detail=detail)
         return self._event(data, at, "")
 
     def _event(self, data: Any, at: float, name: str) -> Event[Any]:

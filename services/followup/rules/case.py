@@ -186,12 +186,12 @@ def _keep_promises(case: Case, order: Order, out: Outcome, now: datetime, looks:
 
 
 def _remind(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks) -> None:
-    """One reminder, 24 h after the first `Sent`, to who has not said a word."""
+    """One reminder, 24 h after the first `Sent`, to who has not said a word, here or to the shop."""
     told = case.contacted_at
     if told is None or "reminder" in case.acts or case.replies or case.choice is not None or case.closed is not None:
         return
     assert case.incident is not None
-    if case.opted_out or case.incident.how is not None or order.shipped or order.delivered:
+    if case.opted_out or case.incident.how is not None or order.shipped or order.delivered or order.asked_after(told):
         return
     if now < told + REMIND_AFTER:
         looks.append(told + REMIND_AFTER)

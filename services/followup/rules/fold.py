@@ -18,7 +18,7 @@ from services.followup.rules.facts import (
     newest,
     remember,
 )
-from services.followup.rules.order import Order, Refund, Shipment
+from services.followup.rules.order import Asked, Order, Refund, Shipment
 from shared.events.deliveries import (
     CallRequested,
     ContactOptedOut,
@@ -36,21 +36,29 @@ from shared.events.incidents import Incident as IncidentPayload
 from shared.events.incidents import IncidentOpened, IncidentResolved
 from shared.events.notices import NoticeComposed, Promise
 from shared.events.orders import (
+    CustomerContacted,
     DisputeOpened,
     OrderCancelled,
     OrderDelivered,
     OrderPayload,
     OrderRefunded,
+    OrderRefundRequested,
     OrderShipped,
     RemedyCompleted,
     RemedyOutcome,
 )
 from shared.events.replies import ReplyReceived, opts_out
+from shared.personal import mask
 
 ASSISTED = "assisted"
 """The provider that is a person: copies, sends and ticks."""
 
-ORDER_EVENTS = (OrderShipped, OrderDelivered, OrderCancelled, OrderRefunded, DisputeOpened)
+ASKED = {
+    OrderRefundRequested: "applied for a refund",
+    CustomerContacted: "contacted the shop",
+    DisputeOpened: "opened a dispute",
+}
+ORDER_EVENTS = (OrderShipped, OrderDelivered, OrderCancelled, OrderRefunded, *ASKED)
 """What the follow-up wants to know of an order."""
 
 
@@ -71,7 +79,7 @@ def fold(case: Case, event: Event[Any], now: datetime, *, ambiguous: bool = Fals
         case.replies.setdefault(data.reply_id, reply)
         case.opted_out = case.opted_out or opts_out(data.text)
     elif isinstance(data, RemedyOutcome):
-        said = Outcome(event.stamp, data.at, isinstance(data, RemedyCompleted), data.detail or "")
+        said = Outcome(event.stamp, data.at, isinstance(data, RemedyCompleted), mask(data.detail or ""))
         case.remedy = newest(case.remedy, said)
     elif isinstance(data, ContactOptedOut):
         case.opted_out = True
@@ -159,5 +167,7 @@ def fold_order(order: Order, event: Event[OrderPayload]) -> None:
         order.cancelled[name] = Shipment(event.time, data.lines)
     elif isinstance(data, OrderRefunded) and data.whole is not False:
         order.refunds[name] = Refund(event.time, data.whole is True, data.amount, data.lines)
-    elif isinstance(data, DisputeOpened):
+    if what := ASKED.get(type(data)):
+        order.asked[name] = Asked(event.time, what)
+    if isinstance(data, DisputeOpened):
         order.disputed_at = earliest(order.disputed_at, event.time)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from services.followup.rules.clocks import MARGIN, stages, unknown_due
 from services.followup.rules.facts import Case, Held, Notice
 from services.followup.rules.order import Order
+from services.followup.rules.promises import proof_at
 from services.followup.rules.replies import Meaning
 from shared.events.deliveries import Reason
 from shared.events.notices import OFFERING, PromiseKind, Purpose, RemedyKind
@@ -71,6 +72,7 @@ def wanted(case: Case, order: Order, now: datetime, looks: Looks) -> dict[str, T
         found += _calls(case)
         found += _promises(case)
         found += _remedy(case, order)
+        found += _asked(case, order)
     return {task.key: task for task in found}
 
 
@@ -211,10 +213,21 @@ def _remedy(case: Case, order: Order) -> Iterator[Task]:
         if case.remedy.detail:
             reason += f": {case.remedy.detail}"
         yield _own(case, Kind.REMEDY_FAILED, "remedy", reason, case.remedy.at + REPAIR_WITHIN, urgency=2)
-    shipped = order.shipped_at(case)
-    if case.choice.option.code is RemedyKind.REFUND and shipped is not None and not done:
-        reason = "the order was shipped although the customer chose a refund"
+    shipped = order.shipped_at(case) or proof_at(case, order)
+    if case.choice.option.code is RemedyKind.REFUND and shipped and (not done or shipped > case.choice.at):
+        reason = "it shipped although a refund was chosen"
         yield _own(case, Kind.REMEDY_FAILED, "shipped", reason, shipped + REPAIR_WITHIN, urgency=2)
+
+
+def _asked(case: Case, order: Order) -> Iterator[Task]:
+    """Who was told, and turned to the shop instead of answering: somebody must see what they want."""
+    told, incident = case.contacted_at, case.incident
+    assert incident is not None
+    if told is None or incident.how is not None or case.choice is not None or case.closed is not None:
+        return
+    for name, asked in order.asked_after(told).items():
+        reason = f"the customer {asked.what} after our message, and has chosen nothing: see what they want"
+        yield _own(case, Kind.ASKED_FIRST, name, reason, asked.at + ANSWER_WITHIN)
 
 
 def _own(case: Case, kind: Kind, name: str, reason: str, due_at: datetime, *, urgency: int = 1) -> Task:

@@ -11,15 +11,23 @@ from services.followup.rules.facts import Case
 from services.followup.rules.fold import ORDER_EVENTS, fold, fold_order
 from services.followup.rules.order import Order
 from services.followup.rules.tasks import Task
+from services.followup.rules.timeline import of_event
 from shared.events.cases import ClosedAs
 from shared.events.deliveries import Channel, Reason
-from shared.events.envelope import Event
+from shared.events.envelope import Event, event
 from shared.events.incidents import How
 from shared.events.notices import Purpose, RemedyKind
+from shared.events.orders import CustomerContacted, DisputeOpened, OrderPayload, OrderRefundRequested
 from tests.support.cases import CaseStory
 from tests.support.stories import START, hours
 
 S = CaseStory()
+
+
+def asked(kind: type[OrderPayload], at: float, **fields: Any) -> Event[Any]:
+    """The customer turns to the shop."""
+    data = kind(order_id=S.order_id, **fields)
+    return event(data, id=f"{data.TYPE}-{at}", source="test/shop", time=START + hours(at))
 
 
 class Play:
@@ -152,12 +160,35 @@ def test_no_reply_brings_one_reminder_and_never_a_second() -> None:
         S.resolved(3, How.BACK_IN_TIME),
         S.resolved(3, How.CANCELLED),
         S.opted_out(3),
+        asked(OrderRefundRequested, 3),
+        asked(CustomerContacted, 3),
+        asked(DisputeOpened, 3),
     ],
-    ids=["asked", "chosen", "shipped", "back in time", "cancelled", "opted out"],
+    ids=[
+        *("asked", "chosen", "shipped", "back in time", "cancelled", "opted out"),
+        *("applied for a refund", "contacted the shop", "in dispute"),
+    ],
 )
 def test_no_reminder_once_that_happened(event: Event[Any]) -> None:
     play = told().at(3, event).at(24 * 30)
     assert play.count("notice.requested", purpose=Purpose.REMINDER) == 0
+
+
+@pytest.mark.parametrize("kind", [OrderRefundRequested, CustomerContacted, DisputeOpened])
+def test_who_turns_to_the_shop_after_the_message_is_a_persons(kind: type[OrderPayload]) -> None:
+    play = told().at(3, asked(kind, 3))
+    [task] = play.open.values()
+    assert (task.kind, task.due_at) == ("asked_first", START + hours(4))
+    assert "after our message" in task.reason
+    play.take(asked(kind, 3)).at(5, S.reply(5, "2"))
+    assert len(play.raised) == 1
+    assert play.kinds["asked_first"] == 0, "who has chosen after all needs nobody for that"
+
+
+def test_what_was_asked_before_the_message_is_no_answer_to_it() -> None:
+    play = told().take(asked(CustomerContacted, -5)).at(25)
+    assert play.raised == []
+    assert play.count("notice.requested", purpose=Purpose.REMINDER) == 1
 
 
 def test_nonsense_is_a_persons_and_a_later_digit_still_chooses() -> None:
@@ -345,9 +376,22 @@ def test_an_important_order_also_gets_a_call_with_a_script() -> None:
     assert play.kinds == {}
 
 
-def test_a_refund_that_ships_all_the_same_is_a_persons() -> None:
-    play = told().at(1, S.reply(1, "2")).at(1.1, S.order.shipped(1.1))
+@pytest.mark.parametrize("paid_back", [False, True], ids=["owed", "paid back"])
+@pytest.mark.parametrize("event", [S.order.shipped(1.3), S.resolved(1.3), S.order.delivered(1.3)], ids=lambda e: e.type)
+def test_a_refund_that_ships_all_the_same_is_a_persons(event: Event[Any], paid_back: bool) -> None:
+    play = told().at(1, S.reply(1, "2"), *([S.remedied(1.2)] if paid_back else [])).at(1.3, event)
     assert play.kinds == {"remedy_failed": 1}
+    assert [task.reason for task in play.open.values()] == ["it shipped although a refund was chosen"]
+    play.take(S.order.shipped(1.35), S.resolved(1.4))
+    assert len(play.raised) == 1
+
+
+def test_a_phone_in_the_order_systems_words_is_masked() -> None:
+    play = told().at(1, S.reply(1, "2")).at(1.2, S.remedy_failed(1.2, "payee 13812345678 is unknown"))
+    [task] = play.open.values()
+    assert task.reason.endswith("payee …5678 is unknown")
+    assert of_event("c", S.remedy_failed(1.2, "payee 13812345678")).data["detail"] == "payee …5678"
+    assert of_event("c", asked(OrderRefundRequested, 1, reason="打 13812345678")).data["reason"] == "打 …5678"
 
 
 def test_what_can_no_longer_be_had_is_not_chosen() -> None:
@@ -395,10 +439,7 @@ def test_a_score_counts_only_while_it_is_asked_for() -> None:
 
 
 def test_a_disputed_case_is_closed_as_a_complaint_and_asks_nothing() -> None:
-    from shared.events.envelope import event
-    from shared.events.orders import DisputeOpened
-
-    dispute = event(DisputeOpened(order_id=S.order_id), id="d", source="test/shop", time=START + hours(2))
+    dispute = asked(DisputeOpened, 2)
     play = told().at(1, S.reply(1, "2")).at(1.5, dispute, S.remedied(1.5))
     [closed] = play.found("case.closed")
     assert closed.complaint
