@@ -19,6 +19,7 @@ from shared.events.cases import ClosedAs
 from shared.events.envelope import Event
 from shared.events.incidents import How
 from shared.events.notices import Purpose, RemedyKind
+from shared.events.stores import StoreConfigured
 
 GONE: Final = frozenset({How.SHIPPED, How.DELIVERED, How.CANCELLED, How.REFUNDED})
 """Ends of an incident after which no option can be had any more."""
@@ -35,8 +36,11 @@ class Outcome:
     look_at: datetime | None = None
 
 
-def settle(case: Case, order: Order, now: datetime, watched: bool = False) -> Outcome:
-    """Bring the case to where its facts have it at `now`. `watched`: its store's mode lets a case open."""
+def settle(
+    case: Case, order: Order, now: datetime, watched: bool = False, store: StoreConfigured | None = None
+) -> Outcome:
+    """Bring the case to where its facts have it at `now`. `watched`: its store's mode lets a case open. `store` is as
+    it is set up, if it is."""
     out, looks = Outcome(), tasks.Looks()
     if case.incident is not None:
         _open(case, out, now, watched)
@@ -46,7 +50,8 @@ def settle(case: Case, order: Order, now: datetime, watched: bool = False) -> Ou
         _keep_promises(case, order, out, now, looks)
         _remind(case, order, out, now, looks)
         _finish(case, order, out, now, looks)
-    _ask_people(case, order, out, now, looks)
+    store = store or StoreConfigured(store_id=case.store_id or "?")
+    _ask_people(case, order, out, now, looks, store=store)
     out.look_at = min((t for t in looks if t > now), default=None)
     return out
 
@@ -278,8 +283,10 @@ def _asked(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.L
 # ---- people
 
 
-def _ask_people(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks) -> None:
-    wanted = tasks.wanted(case, order, now, looks)
+def _ask_people(
+    case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks, *, store: StoreConfigured
+) -> None:
+    wanted = tasks.wanted(case, order, store, now, looks)
     out.withdrawn = [key for key in case.tasks if key not in wanted]
     for key in out.withdrawn:
         del case.tasks[key]

@@ -6,16 +6,11 @@ from typing import Any, Final, NamedTuple
 
 from services.followup.rules.tasks import Task
 from shared.events.envelope import Event
-from shared.events.orders import OrderPayload, RemedyOutcome
-from shared.personal import mask
 
 LEFT_OUT: Final = {
     *{"facts", "contacts", "texts", "media", "customer_id", "lookup"},
     *{"case_id", "incident_id", "order_id", "store_id", "scenario"},
 }
-
-FREE: Final = ("detail", "reason", "topic")
-"""Free text of the shop and its customers, which may hold a phone."""
 
 
 class Moment(NamedTuple):
@@ -30,8 +25,6 @@ class Moment(NamedTuple):
 
 def of_event(case_id: str, event: Event[Any]) -> Moment:
     data = event.data.model_dump(mode="json", exclude=LEFT_OUT, exclude_none=True)
-    if isinstance(event.data, OrderPayload | RemedyOutcome):
-        data |= {name: mask(data[name]) for name in FREE if name in data}
     at = next(
         (t for name in ("at", "received_at", "resolved_at") if (t := getattr(event.data, name, None))), event.time
     )
