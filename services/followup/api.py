@@ -139,7 +139,8 @@ def router(doors: Doors, parts: Parts, followup: FollowUp, queries: Queries, nud
         caller: Caller = reader,
     ) -> Page:
         """People's tasks, the newest first. `state`: open, claimed or done. A wave is one task: `count` says how many
-        cases it stands for, `order_ids` names up to 1,000 of their orders."""
+        cases it stands for, `order_ids` names up to 1,000 of their orders, and `wave_id` is what
+        `POST /v1/waves/{wave_id}/release` answers it with, once sending has paused for it."""
         wanted = {"order_id": order_id, "kind": kind, "state": state, "stores": _of(caller, store_id)}
         async with parts.database.transaction() as connection:
             rows = await queries.tasks(connection, limit + 1, read_cursor(cursor), **wanted)

@@ -6,7 +6,7 @@ holds the order's row, so that an order's own events and its new cases never mis
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from services.followup.rules.case import Outcome, open_options, route, settle
@@ -18,11 +18,12 @@ from services.followup.rules.timeline import Moment, of_event, of_person, of_tas
 from shared.errors import AskPerson
 from shared.events.deliveries import ContactOptedOut, Delivery, WavePaused
 from shared.events.envelope import Event, to_message
-from shared.events.incidents import Incident, Scenario
+from shared.events.incidents import Incident
 from shared.events.notices import NoticeComposed
 from shared.events.orders import RemedyOutcome
 from shared.events.replies import ReplyReceived
-from shared.events.stores import Mode, NewStores, WaveReleased, mode_of
+from shared.events.stores import Mode, NewStores, StoreConfigured, WaveReleased, mode_of
+from shared.personal import mask
 from shared.store import stores
 from shared.store.timers import Due
 from shared.store.unit import UnitOfWork
@@ -30,6 +31,9 @@ from shared.store.unit import UnitOfWork
 OF_A_CASE = (Incident, NoticeComposed, Delivery)
 """Events that name their incident."""
 WANTED = (*OF_A_CASE, *ORDER_EVENTS, ContactOptedOut, WavePaused, RemedyOutcome, ReplyReceived)
+
+FREE = ("detail", "reason", "topic")
+"""Where orders and remedies hold free text."""
 
 
 class Cases(Protocol):
@@ -106,7 +110,7 @@ class FollowUp:
         for news in await stores.project(unit.connection, unit.schema, events):
             if isinstance(news.data, WaveReleased):
                 await self._cases.withdraw(unit, [news.data.wave_id])
-        wanted = [event for event in events if isinstance(event.data, WANTED)]
+        wanted = [_masked(event) for event in events if isinstance(event.data, WANTED)]
         if not wanted:
             return
         work = _Work()
@@ -269,13 +273,13 @@ class FollowUp:
         with unit.measure("load"):
             missing = {c.order_id for c in work.cases.values() if c.order_id} - set(work.orders)
             orders = {**work.orders, **(await self._cases.orders(unit, missing) if missing else {})}
-            modes = await self._modes(unit, work.cases.values())
+            known_stores = await self._stores(unit, work.cases.values())
         outcomes: list[tuple[Case, Outcome]] = []
         with unit.measure("decide"):
             for case_id, case in sorted(work.cases.items()):
                 order = orders.get(case.order_id or "") or Order()
-                watched = modes.get((case.store_id, case.scenario)) not in {Mode.OFF, Mode.SHADOW}
-                outcome = settle(case, order, unit.now, watched)
+                store = known_stores.get(case.store_id or "")
+                outcome = settle(case, order, unit.now, self._watched(case, store), store)
                 outcomes.append((case, outcome))
                 if fired or outcome.look_at != case.look_at:
                     case.look_at = outcome.look_at
@@ -299,19 +303,25 @@ class FollowUp:
         if raised := [(case, task) for case, outcome in outcomes for task in outcome.raised]:
             await self._cases.raise_tasks(unit, raised)
 
-    async def _modes(
-        self, unit: UnitOfWork, cases: Iterable[Case]
-    ) -> Mapping[tuple[str | None, Scenario | None], Mode]:
-        """The modes that decide whether cases open; asked only for those that have not."""
-        waiting = {(c.store_id, c.scenario) for c in cases if c.incident and not c.opened and c.store_id and c.scenario}
-        if not waiting:
-            return {}
-        known = await stores.stores(unit.connection, unit.schema, {store_id for store_id, _ in waiting if store_id})
-        return {
-            (store_id, scenario): mode_of(known.get(store_id), scenario, self._new_stores)
-            for store_id, scenario in waiting
-            if store_id and scenario
-        }
+    async def _stores(self, unit: UnitOfWork, cases: Iterable[Case]) -> Mapping[str, StoreConfigured]:
+        ids = {case.store_id for case in cases if case.store_id is not None}
+        return await stores.stores(unit.connection, unit.schema, ids) if ids else {}
+
+    def _watched(self, case: Case, store: StoreConfigured | None) -> bool:
+        """Whether the store's mode lets the case open."""
+        if case.scenario is None:
+            return True
+        return mode_of(store, case.scenario, self._new_stores) not in {Mode.OFF, Mode.SHADOW}
+
+
+def _masked(event: Event[Any]) -> Event[Any]:
+    """The event without the phones that the shop's and its customers' own words may hold."""
+    data = event.data
+    if not isinstance(data, (*ORDER_EVENTS, RemedyOutcome)):
+        return event
+    said = {name: getattr(data, name, None) for name in FREE}
+    clean = {name: mask(text) for name, text in said.items() if text is not None}
+    return replace(event, data=data.model_copy(update=clean)) if clean else event
 
 
 def _name(event: Event[Any]) -> str:

@@ -33,7 +33,10 @@ _TASKS: Final = text(
     SELECT t.task_id, t.kind, t.state, t.store_id, t.scenario, t.cause,
         coalesce(t.case_id, CASE WHEN m.cases = 1 AND t.least = 0 THEN m.case_id END) AS case_id,
         t.reason, t.urgency, t.created_at, t.due_at, t.claimed_by, t.done_by, t.done_at, t.note,
-        greatest(t.least, m.count) AS count, m.order_ids
+        greatest(t.least, m.count) AS count, m.order_ids,
+        CASE WHEN t.kind = 'wave' THEN (
+            SELECT w.member FROM followup.task_members w WHERE w.task_id = t.task_id AND w.case_id IS NULL
+            ORDER BY w.open DESC, w.member LIMIT 1) END AS wave_id
     FROM followup.tasks t
     CROSS JOIN LATERAL (
         SELECT count(DISTINCT coalesce(case_id, member)) AS count, count(DISTINCT case_id) AS cases,

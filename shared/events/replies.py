@@ -45,5 +45,15 @@ _WITHIN: Final = re.compile(
 def opts_out(text: str) -> bool:
     """Whether a message asks for no more messages: as a word by itself (退订, TD, STOP) or within a sentence. One place
     for all services: who enters it and who reads the reply must agree."""
-    plain = re.sub(r"[\s\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()
+    plain = _plain(text)
     return bool(_WHOLE.fullmatch(plain) or _WITHIN.search(plain))
+
+
+def besides_opting_out(text: str) -> str:
+    """What a message that opts out says besides, in lower case and without spaces and signs; empty where nothing."""
+    plain = _plain(text)
+    return "" if _WHOLE.fullmatch(plain) else _WITHIN.sub("", plain)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()

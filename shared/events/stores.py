@@ -4,10 +4,11 @@ All of it travels on one compacted topic, which every service projects for itsel
 keys of its own, or compaction would drop a stop for a store's newer settings. None of it is ever too old.
 """
 
-from datetime import time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SerializerFunctionWrapHandler, Strict, field_validator, model_serializer
 
@@ -129,8 +130,6 @@ class StoreConfigured(Setting, Explicit):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
-        from zoneinfo import ZoneInfo  # noqa: PLC0415 - the check reads files
-
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
@@ -207,3 +206,18 @@ def mode_of(store: StoreConfigured | None, scenario: Scenario, new_stores: NewSt
 def default_store(store_id: str, **changes: Any) -> StoreConfigured:
     """A store as it is before anybody has set it up."""
     return StoreConfigured(store_id=store_id, **changes)
+
+
+def quiet_until(store: StoreConfigured, at: datetime) -> datetime | None:
+    """The end of the store's quiet hours where `at` is in them; UTC."""
+    quiet = store.quiet_hours
+    if quiet is None or quiet.start == quiet.end:
+        return None
+    zone = ZoneInfo(store.time_zone)
+    local = at.astimezone(zone)
+    over_midnight = quiet.end < quiet.start
+    late, early = local.time() >= quiet.start, local.time() < quiet.end
+    if not ((late or early) if over_midnight else (late and early)):
+        return None
+    day = local.date() + timedelta(days=1) if over_midnight and late else local.date()
+    return datetime.combine(day, quiet.end, zone).astimezone(UTC)

@@ -41,7 +41,7 @@ from shared.events.notices import (
     RemedyKind,
     Texts,
 )
-from shared.events.orders import Line, RemedyCompleted, RemedyFailed
+from shared.events.orders import Line, OrderPayload, RemedyCompleted, RemedyFailed
 from shared.events.replies import ReplyReceived
 from tests.support.stories import START, Order, hours
 
@@ -145,6 +145,7 @@ class CaseStory:
         first: int = 1,
         ship_by: float = SHIP_BY,
         promised: bool = True,
+        language: str = "zh-CN",
     ) -> Event[Any]:
         offers = purpose in OFFERING
         date = START + hours(ship_by)
@@ -157,7 +158,7 @@ class CaseStory:
             scenario=Scenario.SHIPPING_DELAY,
             purpose=purpose,
             template=f"shipping_delay/{purpose}",
-            language="zh-CN",
+            language=language,
             texts=Texts(sms="【小店】您的围巾…"),
             options=options(first, ship_by) if offers else (),
             promises=(Promise(kind=PromiseKind.SHIP_BY, text="12月15日前发出", due_at=date),)
@@ -193,8 +194,10 @@ class CaseStory:
     def released(self, at: float, purpose: Purpose = Purpose.FIRST_CONTACT) -> Event[Any]:
         return self._delivery(NoticeReleased, at, purpose, by="anna")
 
-    def suppressed(self, at: float, reason: Reason, purpose: Purpose = Purpose.FIRST_CONTACT) -> Event[Any]:
-        return self._delivery(NoticeSuppressed, at, purpose, reason=reason)
+    def suppressed(
+        self, at: float, reason: Reason, purpose: Purpose = Purpose.FIRST_CONTACT, *, revision: int = 1
+    ) -> Event[Any]:
+        return self._delivery(NoticeSuppressed, at, purpose, reason=reason, revision=revision)
 
     def call(self, at: float) -> Event[Any]:
         return self._delivery(CallRequested, at, Purpose.FIRST_CONTACT)
@@ -252,9 +255,13 @@ class CaseStory:
         data = RemedyCompleted(remedy_id=self.remedy_id, at=START + hours(at), order_id=self.order_id)
         return self._event(data, at, "")
 
-    def remedy_failed(self, at: float) -> Event[Any]:
-        data = RemedyFailed(remedy_id=self.remedy_id, at=START + hours(at), detail="no such payment")
+    def remedy_failed(self, at: float, detail: str = "no such payment") -> Event[Any]:
+        data = RemedyFailed(remedy_id=self.remedy_id, at=START + hours(at), detail=detail)
         return self._event(data, at, "")
+
+    def asked(self, kind: type[OrderPayload], at: float) -> Event[Any]:
+        """The customer turns to the shop."""
+        return self._event(kind(order_id=self.order_id), at, "")
 
     def _event(self, data: Any, at: float, name: str) -> Event[Any]:
         identity = f"{self.order_id}-{data.TYPE}-{at}-{name}"

@@ -19,6 +19,7 @@ from shared.events.cases import ClosedAs
 from shared.events.envelope import Event
 from shared.events.incidents import How
 from shared.events.notices import Purpose, RemedyKind
+from shared.events.stores import StoreConfigured
 
 GONE: Final = frozenset({How.SHIPPED, How.DELIVERED, How.CANCELLED, How.REFUNDED})
 """Ends of an incident after which no option can be had any more."""
@@ -35,8 +36,11 @@ class Outcome:
     look_at: datetime | None = None
 
 
-def settle(case: Case, order: Order, now: datetime, watched: bool = False) -> Outcome:
-    """Bring the case to where its facts have it at `now`. `watched`: its store's mode lets a case open."""
+def settle(
+    case: Case, order: Order, now: datetime, watched: bool = False, store: StoreConfigured | None = None
+) -> Outcome:
+    """Bring the case to where its facts have it at `now`. `watched`: its store's mode lets a case open. `store` is as
+    it is set up, if it is."""
     out, looks = Outcome(), tasks.Looks()
     if case.incident is not None:
         _open(case, out, now, watched)
@@ -46,7 +50,8 @@ def settle(case: Case, order: Order, now: datetime, watched: bool = False) -> Ou
         _keep_promises(case, order, out, now, looks)
         _remind(case, order, out, now, looks)
         _finish(case, order, out, now, looks)
-    _ask_people(case, order, out, now, looks)
+    store = store or StoreConfigured(store_id=case.store_id or "?")
+    _ask_people(case, order, out, now, looks, store=store)
     out.look_at = min((t for t in looks if t > now), default=None)
     return out
 
@@ -102,8 +107,6 @@ def _read_replies(case: Case, order: Order, out: Outcome, now: datetime, looks: 
             assert reading.number is not None
             notice_id, option = open_options(case, reply.notice_id)[reading.number]
             case.choice = Choice(reply.received_at, notice_id, option, reply_id, reply.by)
-        elif reading.meaning is Meaning.OPT_OUT:
-            case.opted_out = True
 
 
 def _incomplete(case: Case, reply: Reply) -> bool:
@@ -188,12 +191,12 @@ def _keep_promises(case: Case, order: Order, out: Outcome, now: datetime, looks:
 
 
 def _remind(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks) -> None:
-    """One reminder, 24 h after the first `Sent`, to who has not said a word."""
+    """One reminder, 24 h after the first `Sent`, to who has not said a word, here or to the shop."""
     told = case.contacted_at
     if told is None or "reminder" in case.acts or case.replies or case.choice is not None or case.closed is not None:
         return
     assert case.incident is not None
-    if case.opted_out or case.incident.how is not None or order.shipped or order.delivered:
+    if case.opted_out or case.incident.how is not None or order.shipped or order.delivered or order.asked_after(told):
         return
     if now < told + REMIND_AFTER:
         looks.append(told + REMIND_AFTER)
@@ -280,8 +283,10 @@ def _asked(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.L
 # ---- people
 
 
-def _ask_people(case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks) -> None:
-    wanted = tasks.wanted(case, order, now, looks)
+def _ask_people(
+    case: Case, order: Order, out: Outcome, now: datetime, looks: tasks.Looks, *, store: StoreConfigured
+) -> None:
+    wanted = tasks.wanted(case, order, store, now, looks)
     out.withdrawn = [key for key in case.tasks if key not in wanted]
     for key in out.withdrawn:
         del case.tasks[key]

@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from shared.events.stores import StoreConfigured, quiet_until
+
 REMIND_AFTER: Final = timedelta(hours=24)
 GRACE: Final = timedelta(minutes=5)
 """How long a reply waits for the notice that it answers, and a scan's word of shipping for the shop's own."""
@@ -15,6 +17,10 @@ QUESTION_WITHIN: Final = timedelta(hours=24)
 """A case closes without its satisfaction question going out after this long."""
 DELIVERY_WITHIN: Final = timedelta(days=14)
 """A shipped case closes without word of the delivery after this long."""
+
+NEXT_STEP_WITHIN: Final = timedelta(minutes=30)
+UPDATE_WITHIN: Final = timedelta(hours=2)
+"""How long what follows the first contact may take to go out once it is ready, without anybody being told."""
 
 
 class Stage(NamedTuple):
@@ -42,3 +48,11 @@ def unknown_due(at: datetime, contact_due_at: datetime | None) -> datetime:
     sooner; never before it happened."""
     due = at + SETTLE
     return due if contact_due_at is None else max(at, min(due, contact_due_at - MARGIN))
+
+
+def update_due(ready_at: datetime, store: StoreConfigured) -> datetime:
+    """When an update that has not gone out becomes a person's task: in time that is not the store's quiet hours, which
+    it may wait for the end of."""
+    due = (quiet_until(store, ready_at) or ready_at) + UPDATE_WITHIN
+    morning = quiet_until(store, due)
+    return due if morning is None else morning + UPDATE_WITHIN

@@ -71,6 +71,7 @@ class Notice:
     composed_at: datetime | None = None
     template: str = ""
     version: int = 0
+    language: str = ""
     options: tuple[Offered, ...] = ()
     promises: tuple[Given, ...] = ()
     told_date: datetime | None = None
@@ -78,6 +79,7 @@ class Notice:
     channel: Channel | None = None
     held: Held | None = None
     released: Stamp | None = None
+    released_at: datetime | None = None
     suppressed: Ended | None = None
     final: Ended | None = None
     unknown: dict[str, datetime] = field(default_factory=dict)
@@ -110,6 +112,13 @@ class Notice:
         return bool(self.sent_at or self.unknown)
 
     @property
+    def under_way_since(self) -> datetime | None:
+        """Since when it is ready and nothing but the sending is left to do; None where that is not so."""
+        if self.composed_at is None or self.waiting or self.sent_at or self.suppressed or self.final or self.unknown:
+            return None
+        return max(self.composed_at, self.released_at or self.composed_at)
+
+    @property
     def over(self) -> bool:
         """Whether its way has ended, or waits for a person."""
         return bool(self.sent_at or self.suppressed or self.final or self.unknown or self.held)
@@ -131,6 +140,8 @@ class Incident(NamedTuple):
     currency: str
     nickname: str
     product: str
+    breached: bool = False
+    """The promised date has passed."""
 
 
 class Reply(NamedTuple):

@@ -1,7 +1,7 @@
 """From events to facts: `fold` takes one event into a case, `fold_order` one into an order."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from services.followup.rules.facts import (
     Call,
@@ -18,7 +18,7 @@ from services.followup.rules.facts import (
     newest,
     remember,
 )
-from services.followup.rules.order import Order, Refund, Shipment
+from services.followup.rules.order import Asked, Order, Refund, Shipment
 from shared.events.deliveries import (
     CallRequested,
     ContactOptedOut,
@@ -36,21 +36,31 @@ from shared.events.incidents import Incident as IncidentPayload
 from shared.events.incidents import IncidentOpened, IncidentResolved
 from shared.events.notices import NoticeComposed, Promise
 from shared.events.orders import (
+    CustomerContacted,
     DisputeOpened,
     OrderCancelled,
     OrderDelivered,
     OrderPayload,
     OrderRefunded,
+    OrderRefundRequested,
     OrderShipped,
     RemedyCompleted,
     RemedyOutcome,
 )
-from shared.events.replies import ReplyReceived
+from shared.events.replies import ReplyReceived, opts_out
 
 ASSISTED = "assisted"
 """The provider that is a person: copies, sends and ticks."""
 
-ORDER_EVENTS = (OrderShipped, OrderDelivered, OrderCancelled, OrderRefunded, DisputeOpened)
+ASKED: Final[dict[type[OrderPayload], str]] = {
+    OrderRefundRequested: "applied for a refund",
+    CustomerContacted: "contacted the shop",
+    DisputeOpened: "opened a dispute",
+}
+ORDER_EVENTS = (
+    *(OrderShipped, OrderDelivered, OrderCancelled, OrderRefunded),
+    *(OrderRefundRequested, CustomerContacted, DisputeOpened),
+)
 """What the follow-up wants to know of an order."""
 
 
@@ -69,6 +79,7 @@ def fold(case: Case, event: Event[Any], now: datetime, *, ambiguous: bool = Fals
     elif isinstance(data, ReplyReceived):
         reply = Reply(data.received_at, now, data.text, data.notice_id, data.by, ambiguous)
         case.replies.setdefault(data.reply_id, reply)
+        case.opted_out = case.opted_out or opts_out(data.text)
     elif isinstance(data, RemedyOutcome):
         said = Outcome(event.stamp, data.at, isinstance(data, RemedyCompleted), data.detail or "")
         case.remedy = newest(case.remedy, said)
@@ -99,6 +110,7 @@ def _fold_incident(case: Case, data: IncidentPayload) -> None:
         currency=data.facts.currency,
         nickname=data.facts.nickname,
         product="" if first is None else f"{first.short_name or first.name} {first.variant}".strip(),
+        breached=data.breached,
     )
 
 
@@ -106,7 +118,7 @@ def _fold_composed(case: Case, data: NoticeComposed, at: datetime) -> None:
     notice = _notice(case, data.notice_id, data)
     notice.composed_at = earliest(notice.composed_at, at)
     notice.template, notice.version = data.template, data.version
-    notice.told_date = data.told_date
+    notice.language, notice.told_date = data.language, data.told_date
     notice.promises = tuple(_given(p) for p in data.promises)
     notice.options = tuple(
         Offered(o.number, o.code, o.label, tuple(_given(p) for p in o.promises), o.amount, o.gift) for o in data.options
@@ -133,6 +145,7 @@ def _fold_delivery(notice: Notice, data: Delivery, event: Event[Any]) -> None:
         notice.held = newest(notice.held, held)
     elif isinstance(data, NoticeReleased):
         notice.released = event.stamp if notice.released is None else max(notice.released, event.stamp)
+        notice.released_at = data.at if notice.released_at is None else max(notice.released_at, data.at)
     elif isinstance(data, NoticeSuppressed):
         notice.suppressed = min(notice.suppressed or _ended(data), _ended(data), key=lambda e: e.at)
     elif isinstance(data, NoticeUnknown):
@@ -158,5 +171,7 @@ def fold_order(order: Order, event: Event[OrderPayload]) -> None:
         order.cancelled[name] = Shipment(event.time, data.lines)
     elif isinstance(data, OrderRefunded) and data.whole is not False:
         order.refunds[name] = Refund(event.time, data.whole is True, data.amount, data.lines)
-    elif isinstance(data, DisputeOpened):
+    if what := ASKED.get(type(data)):
+        order.asked[name] = Asked(event.time, what)
+    if isinstance(data, DisputeOpened):
         order.disputed_at = earliest(order.disputed_at, event.time)

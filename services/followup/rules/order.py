@@ -21,6 +21,13 @@ class Refund(NamedTuple):
     lines: tuple[str, ...] | None
 
 
+class Asked(NamedTuple):
+    """The customer turned to the shop by another way than an answer to us. `what` says it in words."""
+
+    at: datetime
+    what: str
+
+
 @dataclass(slots=True)
 class Order:
     """Facts of one order; the keys are the events' names, so that a repeat is a repeat."""
@@ -30,6 +37,7 @@ class Order:
     cancelled: dict[str, Shipment] = field(default_factory=dict)
     refunds: dict[str, Refund] = field(default_factory=dict)
     disputed_at: datetime | None = None
+    asked: dict[str, Asked] = field(default_factory=dict)
 
     def shipped_at(self, case: Case) -> datetime | None:
         """When the last of its lines left; None while some have not."""
@@ -40,6 +48,10 @@ class Order:
 
     def cancelled_at(self, case: Case) -> datetime | None:
         return _whole(case, self.cancelled.values())
+
+    def asked_after(self, told: datetime) -> dict[str, Asked]:
+        """How the customer turned to the shop since they were told."""
+        return {name: asked for name, asked in self.asked.items() if asked.at >= told}
 
     def refunded_at(self, case: Case) -> datetime | None:
         """When all of the money was back."""

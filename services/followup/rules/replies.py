@@ -1,7 +1,8 @@
 """What a customer's reply means: a choice, a score, a wish for silence, a courtesy, or something for a person.
 
 A wrong choice costs a customer their order, so a reply chooses only where nothing in it says otherwise: a question, a
-condition, anger, a negation, two options or a number that is no option make it unclear. `read` never raises.
+condition, anger, a negation, a wish for silence, two options or a number that is no option make it unclear. `read`
+never raises.
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Final, NamedTuple
 
 from services.followup.rules import words
 from shared.events.notices import RemedyKind
+from shared.events.replies import besides_opting_out, opts_out
 
 LONGEST: Final = 200
 """Who writes more than this many characters wants to be read by a person."""
@@ -46,13 +48,13 @@ def read(text: str, options: Mapping[int, RemedyKind], *, scoring: bool = False,
     bare = re.sub(r"[\s,.!;:~'\"()\[\]<>*_+=/-]+", "", said)
     if not bare:
         return Reading(Meaning.UNCLEAR, None, "it holds no words")
-    if words.OPT_OUT.fullmatch(bare):
-        return Reading(Meaning.OPT_OUT, None, "it asks for no more messages")
+    if opts_out(text):
+        if not _for_a_person(said) and words.BESIDES.fullmatch(besides_opting_out(text)):
+            return Reading(Meaning.OPT_OUT, None, "it asks for no more messages")
+        return Reading(Meaning.UNCLEAR, None, "it asks for no more messages, and says something else")
     if why := _for_a_person(said):
         return Reading(Meaning.UNCLEAR, None, why)
     reading = _choice(said, options)
-    if reading.meaning is Meaning.UNCLEAR and words.OPT_OUT_WITHIN.search(said):
-        return Reading(Meaning.OPT_OUT, None, "it asks for no more messages")
     if reading.meaning is Meaning.UNCLEAR and settled and words.COURTESY.fullmatch(bare):
         return Reading(Meaning.COURTESY, None, "a courtesy after the choice")
     return reading

@@ -5,16 +5,19 @@ is not raised again. Tasks of one group are one task for people, with a count: a
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from services.followup.rules.clocks import MARGIN, stages, unknown_due
+from services.followup.rules.clocks import MARGIN, NEXT_STEP_WITHIN, stages, unknown_due, update_due
 from services.followup.rules.facts import Case, Held, Notice
 from services.followup.rules.order import Order
+from services.followup.rules.promises import proof_at
 from services.followup.rules.replies import Meaning
+from services.followup.rules.script import script, who
 from shared.events.deliveries import Reason
 from shared.events.notices import OFFERING, PromiseKind, Purpose, RemedyKind
+from shared.events.stores import StoreConfigured
 
 ANSWER_WITHIN: Final = timedelta(hours=1)
 CALL_WITHIN: Final = timedelta(hours=2)
@@ -26,7 +29,6 @@ EXCUSED: Final = frozenset(
 """Suppressed like this, a first contact is missed by nobody: a person or the store's mode wanted it so."""
 UNREACHABLE: Final = frozenset({Reason.OPTED_OUT, Reason.NO_CHANNEL})
 MUST_REACH: Final = frozenset({Purpose.FIRST_CONTACT, Purpose.UPDATE, Purpose.NEXT_STEP})
-_CHINA: Final = timezone(timedelta(hours=8))
 
 
 class Kind(StrEnum):
@@ -61,16 +63,18 @@ Looks = list[datetime]
 """When time alone could want another task."""
 
 
-def wanted(case: Case, order: Order, now: datetime, looks: Looks) -> dict[str, Task]:
+def wanted(case: Case, order: Order, store: StoreConfigured, now: datetime, looks: Looks) -> dict[str, Task]:
     """Every task that this case wants of people now."""
     found = [*_replies(case)]
     if case.incident is not None and case.opened:
         found += _contact(case, now, looks)
         for notice_id, notice in case.notices.items():
             found += _notice(case, notice_id, notice, now, looks)
-        found += _calls(case)
+            found += _under_way(case, notice_id, store, now, looks)
+        found += _calls(case, store)
         found += _promises(case)
         found += _remedy(case, order)
+        found += _asked(case, order)
     return {task.key: task for task in found}
 
 
@@ -142,6 +146,26 @@ def _notice(case: Case, notice_id: str, notice: Notice, now: datetime, looks: Lo
         yield _own(case, Kind.NOT_REACHED, notice_id, reason, contact_due_at or ended.at + CALL_WITHIN)
 
 
+def _under_way(case: Case, notice_id: str, store: StoreConfigured, now: datetime, looks: Looks) -> Iterator[Task]:
+    """What follows the first contact (which has clocks of its own) and is ready, but does not go out."""
+    notice, incident = case.notices[notice_id], case.incident
+    since = notice.under_way_since
+    assert incident is not None
+    if since is None or case.closed is not None or case.by_person is not None:
+        return
+    if notice.purpose is Purpose.NEXT_STEP:
+        raise_at = since + NEXT_STEP_WITHIN
+    elif notice.purpose is Purpose.UPDATE and incident.how is None:
+        raise_at = update_due(since, store)
+    else:
+        return
+    if now < raise_at:
+        looks.append(raise_at)
+        return
+    reason = f"the {notice.purpose} is ready and has not gone out"
+    yield _own(case, Kind.NOT_REACHED, f"{notice_id}/under_way", reason, raise_at + ANSWER_WITHIN)
+
+
 def _held(case: Case, notice_id: str, held: Held, due_at: datetime) -> Task:
     assert case.incident is not None
     reason, cause = held.detail or str(held.reason or "held"), case.incident.cause
@@ -155,36 +179,16 @@ def _held(case: Case, notice_id: str, held: Held, due_at: datetime) -> Task:
     return Task(f"{Kind.HELD_NOTICE}/{notice_id}", Kind.HELD_NOTICE, group, reason, due_at, cause)
 
 
-def _calls(case: Case) -> Iterator[Task]:
+def _calls(case: Case, store: StoreConfigured) -> Iterator[Task]:
     if "call_after_broken" in case.acts:
-        reason = f"a promise was broken: call {_who(case)} about {case.incident.product if case.incident else ''}"
+        reason = f"a promise was broken: call {who(case)} about {case.incident.product if case.incident else ''}"
         yield _own(case, Kind.CALL, "after_broken", reason, case.acts["call_after_broken"] + CALL_WITHIN)
     incident = case.incident
     assert incident is not None
     if incident.how is not None or case.choice is not None:
         return
     for notice_id, call in case.calls.items():
-        yield _own(case, Kind.CALL, notice_id, script(case, notice_id), max(call.at, incident.contact_due_at))
-
-
-def script(case: Case, notice_id: str) -> str:
-    """What an agent says on the phone; the same facts as the message, to be said freely."""
-    incident = case.incident
-    assert incident is not None
-    notice = case.notices.get(notice_id)
-    date = (notice.told_date if notice else None) or incident.new_date
-    options = "；".join(f"{o.number} {o.label}" for o in notice.options) if notice else ""
-    parts = [
-        f"{_who(case)}，您好，您买的{incident.product or '商品'}没能按时发出，先向您道歉。",
-        f"最晚 {date.astimezone(_CHINA):%Y年%m月%d日} 发出。" if date else "发货时间正在核实，有结果马上告诉您。",
-        f"您可以选择：{options}。" if options else "",
-        "（请记下顾客的选择，在任务里作答。）",
-    ]
-    return "".join(parts)
-
-
-def _who(case: Case) -> str:
-    return (case.incident.nickname if case.incident else "") or "顾客"
+        yield _own(case, Kind.CALL, notice_id, script(case, notice_id, store), max(call.at, incident.contact_due_at))
 
 
 def _promises(case: Case) -> Iterator[Task]:
@@ -211,10 +215,21 @@ def _remedy(case: Case, order: Order) -> Iterator[Task]:
         if case.remedy.detail:
             reason += f": {case.remedy.detail}"
         yield _own(case, Kind.REMEDY_FAILED, "remedy", reason, case.remedy.at + REPAIR_WITHIN, urgency=2)
-    shipped = order.shipped_at(case)
-    if case.choice.option.code is RemedyKind.REFUND and shipped is not None and not done:
-        reason = "the order was shipped although the customer chose a refund"
+    shipped = order.shipped_at(case) or proof_at(case, order)
+    if case.choice.option.code is RemedyKind.REFUND and shipped and (not done or shipped > case.choice.at):
+        reason = "it shipped although a refund was chosen"
         yield _own(case, Kind.REMEDY_FAILED, "shipped", reason, shipped + REPAIR_WITHIN, urgency=2)
+
+
+def _asked(case: Case, order: Order) -> Iterator[Task]:
+    """Who was told, and turned to the shop instead of answering: somebody must see what they want."""
+    told, incident = case.contacted_at, case.incident
+    assert incident is not None
+    if told is None or incident.how is not None or case.choice is not None or case.closed is not None:
+        return
+    for name, asked in order.asked_after(told).items():
+        reason = f"the customer {asked.what} after our message, and has chosen nothing: see what they want"
+        yield _own(case, Kind.ASKED_FIRST, name, reason, asked.at + ANSWER_WITHIN)
 
 
 def _own(case: Case, kind: Kind, name: str, reason: str, due_at: datetime, *, urgency: int = 1) -> Task:

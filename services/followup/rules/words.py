@@ -1,4 +1,4 @@
-"""The words that customers choose, refuse, ask, rage and opt out with, in Chinese and English.
+"""The words that customers choose, refuse, ask and rage with, in Chinese and English.
 
 All patterns meet text that `replies.plain` has made plain: lower case, half width, simplified, without emoji."""
 
@@ -93,18 +93,13 @@ ANGER: Final = re.compile(
     r"|unacceptable"
     r"|worst|liars?|lying|wtf|fuck\w*|shit\w*|bullshit|disgust\w*|police|report you)\b"
 )
-OPT_OUT: Final = re.compile(
-    r"(?:请|我要|回复|回)?(?:退订|td|t|拒收|拒绝接收|取消订阅|不再接收|unsubscribe|unsub|stop|stopall|opt ?out|quit)"
-    r"(?:短信|信息|消息|通知)?(?:谢谢|please)?"
-)
-"""Matches the whole of a text that asks for silence, and no more."""
-OPT_OUT_WITHIN: Final = re.compile(
-    r"(?:别|不要|勿|停止)(?:再)?(?:给我)?(?:发|打扰|骚扰)(?:短信|信息|消息|广告|了|我)|退订|取消订阅|unsubscribe"
-    r"|(?:stop|don'?t) (?:text|messag|send|contact)\w*"
-)
-
 COURTESY: Final = re.compile(  # of a text without spaces and signs
     r"(?:谢谢你?您?|多谢|感谢|谢了|好的?|好吧|行|可以|ok(?:ay)?|收到|知道了|了解|明白了?|嗯+|哦+|辛苦了?|没事"
     r"|没关系|满意|很好|不错|thanks?"
     r"|thankyou|you|thx|gotit|great|good|fine|sure|cool|noted|very|much|so|all|亲|啦|哈+|呀|啊|吧|了|的|非常|很|都)+"
 )
+
+BESIDES: Final = re.compile(
+    rf"(?:{COURTESY.pattern}|请|麻烦|我要|我想|回复|给我|我|短信|信息|消息|通知|推送|订阅|please|ing|me|my|number|from)*"
+)
+"""Matches what is left of a text that asks for silence where it says nothing else; without spaces and signs."""

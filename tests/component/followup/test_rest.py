@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.events.envelope import event
+from shared.events.orders import OrderRefundRequested
 from shared.events.stores import KeySet, Role
 from tests.component.followup.conftest import Rig
 from tests.support.cases import CaseStory
@@ -87,6 +88,20 @@ async def test_the_same_idempotency_key_is_the_same_reply_and_phones_are_masked(
         everything += str(list(rows))
     assert PHONE not in everything
     assert "5678" in everything
+
+
+async def test_phones_in_the_shops_words_are_masked(rig: Rig) -> None:
+    story = CaseStory()
+    applied = OrderRefundRequested(order_id=story.order_id, reason=f"打我电话 {PHONE}")
+    await rig.publish(story.opened(), story.composed(0.01), story.sent(0.02))
+    await rig.at(0.1, event(applied, id="r", source="test/shop", time=START + hours(0.1)))
+    await rig.at(0.2, story.reply(0.2, "2"), story.remedy_failed(0.2, f"payee {PHONE} is unknown"))
+    [task] = await rig.items("/v1/tasks", kind="remedy_failed")
+    assert task["reason"].endswith("payee …5678 is unknown")
+    assert [t["state"] for t in await rig.items("/v1/tasks", kind="asked_first")] == ["done"]
+    whole = str(await rig.get(f"/v1/cases/{story.case_id}"))
+    assert "打我电话 …5678" in whole
+    assert PHONE not in whole
 
 
 async def test_a_claimed_task_is_anothers_no_more(rig: Rig) -> None:

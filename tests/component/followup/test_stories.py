@@ -229,14 +229,16 @@ async def test_the_clocks_of_a_wave_are_one_task(rig: Rig) -> None:
     await rig.publish(*(s.held(0.01, Reason.WAVE) for s in stories))
     [wave] = await rig.items("/v1/tasks")
     assert (wave["kind"], wave["count"], len(wave["order_ids"])) == ("wave", 250, 40)
+    assert wave["wave_id"] == "wave-shop-1"
     await rig.at(0.5)
     assert {(t["kind"], t["count"]) for t in await rig.items("/v1/tasks")} == {("wave", 250), ("contact_due", 40)}
     [due] = await rig.items("/v1/tasks", order_id="W007", kind="contact_due")
-    assert due["case_id"] is None
+    assert (due["case_id"], due["wave_id"]) == (None, None)
     assert len(await rig.items("/v1/tasks", order_id="W007")) == 2
     released = setting(WaveReleased(store_id="shop-1", wave_id="wave-shop-1"), "w1")
     await rig.publish(released, *(s.released(0.6) for s in stories), *(s.sent(0.6) for s in stories))
     assert await rig.items("/v1/tasks", state="open") == []
+    assert [t["wave_id"] for t in await rig.items("/v1/tasks", kind="wave")] == ["wave-shop-1"]
     assert len(await rig.emitted("case.opened")) == 40
 
 

@@ -18,6 +18,7 @@ from shared.events.deliveries import Channel, Reason
 from shared.events.envelope import Event
 from shared.events.incidents import How
 from shared.events.notices import Purpose
+from shared.events.orders import CustomerContacted, OrderRefundRequested
 from tests.support.cases import CaseStory
 from tests.support.stories import START, hours
 
@@ -43,6 +44,8 @@ SAID = st.sampled_from(
         (S.reply(0.2, "1"), S.order.shipped(0.3)),
         (S.reply(0.2, "什么时候发货？"),),
         (S.reply(0.2, "TD"),),
+        (S.reply(0.2, "退订，我的包裹呢"),),
+        (S.asked(OrderRefundRequested, 0.2), S.asked(CustomerContacted, 0.25)),
         (S.resolved(0.2, How.CANCELLED),),
         (S.resolved(0.2), S.order.shipped(0.2)),
         (S.resolved(0.2, How.BACK_IN_TIME, revision=3), S.opened(0.3, revision=4)),

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,6 +17,8 @@ from shared.events.deliveries import Channel, Reason
 from shared.events.envelope import Event
 from shared.events.incidents import How
 from shared.events.notices import Purpose, RemedyKind
+from shared.events.orders import CustomerContacted, DisputeOpened, OrderPayload, OrderRefundRequested
+from shared.events.stores import StoreConfigured, quiet_until
 from tests.support.cases import CaseStory
 from tests.support.stories import START, hours
 
@@ -27,6 +30,7 @@ class Play:
 
     def __init__(self, *events: Event[Any], now: float = 0, watched: bool = True) -> None:
         self.case, self.order, self.now, self.watched = Case(S.case_id), Order(), START + hours(now), watched
+        self.store = StoreConfigured(store_id=S.store_id)
         self.emitted: list[Event[Any]] = []
         self.raised: list[Task] = []
         self.open: dict[str, Task] = {}
@@ -34,11 +38,11 @@ class Play:
         self.take(*events)
 
     def take(self, *events: Event[Any]) -> "Play":
-        for event in events:
-            if isinstance(event.data, ORDER_EVENTS):
-                fold_order(self.order, event)
-            fold(self.case, event, self.now)
-            self._settled(settle(self.case, self.order, self.now, self.watched))
+        for news in events:
+            if isinstance(news.data, ORDER_EVENTS):
+                fold_order(self.order, news)
+            fold(self.case, news, self.now)
+            self._settle()
         return self
 
     def at(self, hour: float, *events: Event[Any]) -> "Play":
@@ -47,9 +51,12 @@ class Play:
         while self.look_at is not None and self.look_at <= until:
             assert self.look_at > self.now, "a due time that does not move"
             self.now = self.look_at
-            self._settled(settle(self.case, self.order, self.now, self.watched))
+            self._settle()
         self.now = until
         return self.take(*events)
+
+    def _settle(self) -> None:
+        self._settled(settle(self.case, self.order, self.now, self.watched, self.store))
 
     def _settled(self, outcome: Outcome) -> None:
         self.emitted += outcome.emits
@@ -152,12 +159,35 @@ def test_no_reply_brings_one_reminder_and_never_a_second() -> None:
         S.resolved(3, How.BACK_IN_TIME),
         S.resolved(3, How.CANCELLED),
         S.opted_out(3),
+        S.asked(OrderRefundRequested, 3),
+        S.asked(CustomerContacted, 3),
+        S.asked(DisputeOpened, 3),
     ],
-    ids=["asked", "chosen", "shipped", "back in time", "cancelled", "opted out"],
+    ids=[
+        *("asked", "chosen", "shipped", "back in time", "cancelled", "opted out"),
+        *("applied for a refund", "contacted the shop", "in dispute"),
+    ],
 )
 def test_no_reminder_once_that_happened(event: Event[Any]) -> None:
     play = told().at(3, event).at(24 * 30)
     assert play.count("notice.requested", purpose=Purpose.REMINDER) == 0
+
+
+@pytest.mark.parametrize("kind", [OrderRefundRequested, CustomerContacted, DisputeOpened])
+def test_who_turns_to_the_shop_after_the_message_is_a_persons(kind: type[OrderPayload]) -> None:
+    play = told().at(3, S.asked(kind, 3))
+    [task] = play.open.values()
+    assert (task.kind, task.due_at) == ("asked_first", START + hours(4))
+    assert "after our message" in task.reason
+    play.take(S.asked(kind, 3)).at(5, S.reply(5, "2"))
+    assert len(play.raised) == 1
+    assert play.kinds["asked_first"] == 0, "who has chosen after all needs nobody for that"
+
+
+def test_what_was_asked_before_the_message_is_no_answer_to_it() -> None:
+    play = told().take(S.asked(CustomerContacted, -5)).at(25)
+    assert play.raised == []
+    assert play.count("notice.requested", purpose=Purpose.REMINDER) == 1
 
 
 def test_nonsense_is_a_persons_and_a_later_digit_still_chooses() -> None:
@@ -335,6 +365,62 @@ def test_nobody_reached_is_a_persons() -> None:
     assert Play(S.opened(), S.composed(0.01), S.failed(0.02, final=False), other, now=0.03).kinds == {}
 
 
+def test_a_next_step_that_does_not_go_out_is_a_persons() -> None:
+    play = told().at(1, S.reply(1, "1"), S.composed(1, Purpose.NEXT_STEP), S.remedied(1)).at(1.49)
+    assert play.raised == []
+    play.at(1.5)
+    assert play.kinds == {"not_reached": 1}
+    [task] = play.open.values()
+    assert task.reason == "the next_step is ready and has not gone out"
+    play.at(2, S.sent(2, Purpose.NEXT_STEP))
+    assert play.kinds == {}
+
+
+def test_an_update_that_does_not_go_out_is_a_persons() -> None:
+    play = told().at(5, S.updated(5), S.composed(5, Purpose.UPDATE, revision=2)).at(6.99)
+    assert play.raised == []
+    assert play.at(7).kinds == {"not_reached": 1}
+    play.take(S.suppressed(7.1, Reason.SMALL_MOVE, Purpose.UPDATE, revision=2))
+    assert play.kinds == {}
+
+
+def test_an_update_that_waits_for_the_morning_is_given_its_time() -> None:
+    """START is 8:00 in Shanghai; quiet from 22:00 to 8:00."""
+    morning = 24.0
+    assert quiet_until(StoreConfigured(store_id="s"), START + hours(15)) == START + hours(morning)
+    play = told().at(15, S.updated(15), S.composed(15, Purpose.UPDATE, revision=2)).at(morning + 1.99)
+    assert play.kinds["not_reached"] == 0
+    assert play.at(morning + 2).kinds["not_reached"] == 1
+    evening = morning - 10.5
+    late = told().at(evening, S.updated(evening), S.composed(evening, Purpose.UPDATE, revision=2))
+    assert late.at(morning + 1.99).kinds["not_reached"] == 0
+    assert late.at(morning + 2).kinds["not_reached"] == 1
+
+
+def test_a_notice_that_waits_for_a_person_is_watched_from_its_release_on() -> None:
+    play = told().at(1, S.reply(1, "1"), S.remedied(1), S.composed(1, Purpose.NEXT_STEP))
+    play.take(S.held(1, Reason.MESSAGE_CAP, Purpose.NEXT_STEP)).at(4)
+    assert play.kinds == {"held_notice": 1}
+    play.take(S.released(4, Purpose.NEXT_STEP)).at(4.49)
+    assert play.kinds == {}
+    assert play.at(4.5).kinds == {"not_reached": 1}
+
+
+def test_the_script_of_a_call_is_in_the_notices_language_and_the_stores_day() -> None:
+    early = told().take(S.call(0.2))
+    assert "可能要晚些发出" in early.open[f"call/{S.notice_id(Purpose.FIRST_CONTACT)}"].reason
+    late = Play(S.opened(breached=True), S.composed(0.01), now=0.01).at(0.2, S.sent(0.2), S.call(0.2))
+    assert "没能按时发出" in next(iter(late.open.values())).reason
+    abroad = Play(S.opened(), S.composed(0.01, language="en", ship_by=74), now=0.01)
+    abroad.store = StoreConfigured(store_id=S.store_id, time_zone="America/New_York")
+    abroad.at(0.2, S.sent(0.2), S.call(0.2))
+    [task] = abroad.open.values()
+    there = (START + hours(74)).astimezone(ZoneInfo("America/New_York"))
+    assert f"by {there:%B} {there.day}, {there.year} at the latest" in task.reason
+    assert there.day != (START + hours(74)).astimezone(ZoneInfo("Asia/Shanghai")).day
+    assert "may be sent later" in task.reason
+
+
 def test_an_important_order_also_gets_a_call_with_a_script() -> None:
     play = told().take(S.call(0.2))
     [task] = play.open.values()
@@ -345,9 +431,14 @@ def test_an_important_order_also_gets_a_call_with_a_script() -> None:
     assert play.kinds == {}
 
 
-def test_a_refund_that_ships_all_the_same_is_a_persons() -> None:
-    play = told().at(1, S.reply(1, "2")).at(1.1, S.order.shipped(1.1))
+@pytest.mark.parametrize("paid_back", [False, True], ids=["owed", "paid back"])
+@pytest.mark.parametrize("event", [S.order.shipped(1.3), S.resolved(1.3), S.order.delivered(1.3)], ids=lambda e: e.type)
+def test_a_refund_that_ships_all_the_same_is_a_persons(event: Event[Any], paid_back: bool) -> None:
+    play = told().at(1, S.reply(1, "2"), *([S.remedied(1.2)] if paid_back else [])).at(1.3, event)
     assert play.kinds == {"remedy_failed": 1}
+    assert [task.reason for task in play.open.values()] == ["it shipped although a refund was chosen"]
+    play.take(S.order.shipped(1.35), S.resolved(1.4))
+    assert len(play.raised) == 1
 
 
 def test_what_can_no_longer_be_had_is_not_chosen() -> None:
@@ -381,6 +472,13 @@ def test_an_opt_out_is_no_choice_and_needs_nobody() -> None:
     assert play.count("choice.made") == 0
 
 
+def test_an_opt_out_with_more_than_that_is_a_persons_and_opts_out() -> None:
+    play = told().at(1, S.reply(1, "退订，我的包裹呢")).at(30)
+    assert play.case.opted_out
+    assert play.kinds == {"unclear_reply": 1}
+    assert play.count("notice.requested") == 0
+
+
 def test_a_score_counts_only_while_it_is_asked_for() -> None:
     play = told().at(1, S.reply(1, "5"))
     assert play.kinds == {"unclear_reply": 1}
@@ -388,10 +486,7 @@ def test_a_score_counts_only_while_it_is_asked_for() -> None:
 
 
 def test_a_disputed_case_is_closed_as_a_complaint_and_asks_nothing() -> None:
-    from shared.events.envelope import event
-    from shared.events.orders import DisputeOpened
-
-    dispute = event(DisputeOpened(order_id=S.order_id), id="d", source="test/shop", time=START + hours(2))
+    dispute = S.asked(DisputeOpened, 2)
     play = told().at(1, S.reply(1, "2")).at(1.5, dispute, S.remedied(1.5))
     [closed] = play.found("case.closed")
     assert closed.complaint

@@ -1,10 +1,11 @@
 """When somebody is told that a first contact is late, and when an unknown send becomes theirs."""
 
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 
-from services.followup.rules.clocks import stages, unknown_due
+from services.followup.rules.clocks import stages, unknown_due, update_due
+from shared.events.stores import QuietHours, StoreConfigured
 from tests.support.stories import START
 
 MINUTE = timedelta(minutes=1)
@@ -36,3 +37,25 @@ def test_stages(due: int, expected: list[int]) -> None:
 def test_unknown_due(sent: int, due: int | None, expected: int) -> None:
     contact_due_at = None if due is None else START + due * MINUTE
     assert unknown_due(START + sent * MINUTE, contact_due_at) == START + expected * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("ready", "quiet", "due"),
+    [
+        (0, (22, 8), 2),
+        (11, (22, 8), 13),
+        (12.5, (22, 8), 26),
+        (14, (22, 8), 26),
+        (17, (22, 8), 26),
+        (23.99, (22, 8), 26),
+        (14, None, 16),
+        (4, (12, 14), 8),
+        (3, (12, 14), 8),
+        (6, (12, 14), 8),
+    ],
+)
+def test_update_due(ready: float, quiet: tuple[int, int] | None, due: float) -> None:
+    """Hours after START, which is 8:00 in Shanghai."""
+    hours = None if quiet is None else QuietHours(start=time(quiet[0]), end=time(quiet[1]))
+    store = StoreConfigured(store_id="s", quiet_hours=hours)
+    assert update_due(START + timedelta(hours=ready), store) == START + timedelta(hours=due)

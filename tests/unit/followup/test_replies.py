@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from services.followup.rules.replies import Meaning, read
 from shared.events.notices import RemedyKind
+from shared.events.replies import opts_out
 
 OPTIONS = {1: RemedyKind.WAIT, 2: RemedyKind.REFUND}
 
@@ -35,13 +36,16 @@ I can't wait|not waiting|tired of waiting|can't wait any longer|退款还是等|
 1 退款|2 等|选1，退款|等一下|稍等|等会|等等|换一个颜色|换货|升级|可以退款吗|能不能退款|退款要多久|什么时候发货
 怎么退款|2?|选2可以吗|为什么还不发货|can I get a refund?|when will it ship|how do I cancel|再不发货就退款
 如果明天不发就退款|实在不行就退款|要是还不发我就取消|if it isn't shipped, cancel|maybe refund|我已经申请退款了
-随便|都可以|骗子，退款|投诉你们|垃圾店 退钱|我要投诉，退款|你们什么玩意|this is a scam, refund|I will sue you
+随便|都可以|不要再发了|骗子，退款|投诉你们|垃圾店 退钱|我要投诉，退款|你们什么玩意|this is a scam, refund|I will sue you
 差评|尽快发货|赶紧发货|今天必须发|你好|在吗|好的|嗯|谢谢|ok|？|...|😀|👍|哈哈哈|今天天气不错|我的地址改一下
 有图片吗|一直没收到|一下|一起发吧|万一呢|十分生气|第三个|option 3|no. 7|方案三|三|five|5|5分|五星|⭐⭐⭐⭐⭐
 …5678|2 但是要快|1 但是周五前必须到|选2，不退款|1，不等了|要不退款吧"""
 
-OPT_OUT = """退订|TD|td|T|回复TD|退订短信|拒收|unsubscribe|STOP|stop|别再给我发短信了|不要再发了|please stop texting me
-取消订阅"""
+OPT_OUT = """退订|TD|td|T|回复TD|退订短信|拒收|unsubscribe|STOP|stop|别再给我发短信了|please stop texting me
+取消订阅|退订，谢谢|我要退订|请退订"""
+
+OPT_OUT_AND_MORE = """退订，我的包裹呢|垃圾店，退订|退款，退订|退订 2|取消订阅，快点|别再给我发短信了，我已经申请退款了
+unsubscribe and refund me|包裹坏了退订|选1，别再发短信"""
 
 SCORES = [
     *[
@@ -96,6 +100,18 @@ def test_leaves_it_to_a_person(text: str) -> None:
 def test_asks_for_silence(text: str) -> None:
     assert read(text, OPTIONS).meaning is Meaning.OPT_OUT
     assert read(text, OPTIONS, scoring=True).meaning is Meaning.OPT_OUT
+
+
+@pytest.mark.parametrize("text", phrases(OPT_OUT_AND_MORE))
+def test_silence_and_something_else_is_a_persons(text: str) -> None:
+    """It opts out all the same: who opted out hears no answer from us, so that a person must see to the rest."""
+    assert opts_out(text)
+    assert read(text, OPTIONS)[:2] == (Meaning.UNCLEAR, None)
+
+
+@pytest.mark.parametrize("text", phrases(ONE) + phrases(TWO) + phrases(WAIT) + phrases(REFUND))
+def test_a_choice_does_not_ask_for_silence(text: str) -> None:
+    assert not opts_out(text)
 
 
 @pytest.mark.parametrize(("text", "score"), SCORES)
