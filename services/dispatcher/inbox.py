@@ -65,6 +65,7 @@ class Inbox:
                 if told:
                     entered.append((attempt, receipt.state))
             await self._ledger.received(unit, entered)
+            await self._ledger.look_again(unit, {loaded.notices[a.notice_id].data.incident_id for a, _ in entered})
             await self._ledger.save(unit, loaded)
             await unit.flush()
 

@@ -163,7 +163,7 @@ def _superseded(look: Look) -> Decision | None:
 
 def _told(look: Look) -> Decision | None:
     incident, data = look.incident, look.notice.data
-    if look.purpose is Purpose.GOOD_NEWS and incident.told_at is None and not incident.unsure:
+    if look.purpose is Purpose.GOOD_NEWS and incident.told_at is None and not incident.unknown_by:
         return Suppress(Reason.NEVER_TOLD, "the customer never heard of the trouble")
     if look.purpose not in (Purpose.FIRST_CONTACT, Purpose.UPDATE):
         return None
@@ -178,6 +178,15 @@ def _told(look: Look) -> Decision | None:
         hours = moved.total_seconds() / 3600
         return Suppress(Reason.SMALL_MOVE, f"the date moved by {hours:.1f} h since the customer was told")
     return None
+
+
+def _unknown(look: Look) -> Decision | None:
+    """An offer may have reached them: another one could be the same message twice. A receipt lets it go on, or a
+    person."""
+    others = set(look.incident.unknown_by) - {look.notice.data.notice_id}
+    if not look.offering or look.free or not others:
+        return None
+    return Hold(Reason.TIMED_OUT, "an earlier message may have reached the customer: nobody knows yet")
 
 
 def _answered(look: Look) -> Decision | None:
@@ -295,6 +304,7 @@ STAGES: Final[tuple[Stage, ...]] = (
     _resolved,
     _superseded,
     _told,
+    _unknown,
     _answered,
     _asked_first,
     _opted_out,

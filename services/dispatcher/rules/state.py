@@ -147,8 +147,8 @@ def reference_of(notice_id: str, recipient: str, step: int) -> str:
 class IncidentState:
     """An incident as the sender needs it. `revision`, `resolved` (how) and `hold` are the detector's newest word;
     `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
-    the kinds of channel that did it; `seen_at` is when the first notice about it came; `unsure`: a message may or may
-    not have gone out."""
+    the kinds of channel that did it; `seen_at` is when the first notice about it came; `unknown_by` are the offers that
+    may or may not have gone out."""
 
     revision: int = 0
     resolved: str | None = None
@@ -158,7 +158,7 @@ class IncidentState:
     told_date: datetime | None = None
     told_by: str | None = None
     reached: list[Kind] = field(default_factory=list)
-    unsure: bool = False
+    unknown_by: list[str] = field(default_factory=list)
     answered: bool = False
     called: bool = False
 

@@ -14,7 +14,7 @@ from shared.events.deliveries import CallRequested, Channel, NoticeFailed, Notic
 from shared.events.envelope import Event
 from shared.events.notices import Purpose
 
-GOES_ON: frozenset[Reason] = frozenset({Reason.WAVE})
+GOES_ON: frozenset[Reason] = frozenset({Reason.WAVE, Reason.TIMED_OUT})
 """What was held for one of these goes on by itself once the hold is gone; all else waits for a person's release."""
 
 ADDRESS_PROBLEMS = frozenset({Reason.BAD_ADDRESS, Reason.COUNTRY})

@@ -31,6 +31,7 @@ CASES: list[tuple[str, dict[str, Any], type[Any], Reason | None]] = [
     ("over", {"incident": IncidentState(2, resolved="shipped")}, Suppress, Reason.RESOLVED),
     ("a newer revision", {"incident": IncidentState(2)}, Suppress, Reason.SUPERSEDED),
     ("its incident has not come", {"incident": IncidentState()}, Wait, None),
+    ("perhaps told already", {"incident": IncidentState(1, unknown_by=["another"])}, Hold, Reason.TIMED_OUT),
     ("asked first", {"asked_at": NOON}, Hold, Reason.ASKED_FIRST),
     ("opted out", {"opted_out": frozenset({PHONE.recipient})}, Suppress, Reason.OPTED_OUT),
     ("opted out from the number", {"opted_out": frozenset({PHONE.reply_key})}, Suppress, Reason.OPTED_OUT),
@@ -104,7 +105,7 @@ def test_an_update_to_someone_never_told_is_sent_and_good_news_is_not() -> None:
     never = gate(look(Purpose.GOOD_NEWS, incident=over))
     assert isinstance(never, Suppress)
     assert never.reason is Reason.NEVER_TOLD
-    over.unsure = True
+    over.unknown_by = ["another"]
     assert isinstance(gate(look(Purpose.GOOD_NEWS, incident=over)), Send)
 
 
