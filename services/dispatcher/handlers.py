@@ -137,19 +137,19 @@ class Dispatcher:
         with unit.measure("load"):
             views = await self._projection.orders(unit, ids)
         known = frozenset(views)
-        before = {order_id: (view.over, view.asked_at, view.store_id, view.open) for order_id, view in views.items()}
+        before = {order_id: (_judged(view), view.store_id, view.open) for order_id, view in views.items()}
         with unit.measure("decide"):
             for one in events:
                 fold_order(views.setdefault(one.data.order_id, OrderView()), one)
         with unit.measure("save"):
             await self._projection.save_orders(unit, views, known)
-            nothing = (None, None, "", False)
-            changed = [o for o, v in views.items() if (v.over, v.asked_at) != before.get(o, nothing)[:2]]
+            nothing = (_judged(OrderView()), "", False)
+            changed = [o for o, v in views.items() if _judged(v) != before.get(o, nothing)[0]]
             if changed:
                 await self._projection.look_again(unit, orders=changed)
             open_orders: Counter[tuple[str, str, str]] = Counter()
             for order_id, view in views.items():
-                _, _, store_id, was_open = before.get(order_id, nothing)
+                _, store_id, was_open = before.get(order_id, nothing)
                 open_orders[store_id, "open", ""] -= was_open
                 open_orders[view.store_id, "open", ""] += view.open
             await self._projection.count(unit, {key: n for key, n in open_orders.items() if n})
@@ -206,6 +206,11 @@ class Dispatcher:
         if await self._projection.pause(unit, number, paused, words):
             identity = event_id(WavePaused.TYPE, paused.wave_id)
             unit.emit(to_message(event(paused, id=identity, source=SOURCE, time=unit.now)))
+
+
+def _judged(view: OrderView) -> tuple[Any, ...]:
+    """What the gate asks about an order."""
+    return view.over, tuple(view.applied), tuple(view.contacted), view.paid_at
 
 
 def _incidents_of(one: Event[Any]) -> tuple[str, ...]:
