@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from services.dispatcher.opting_out import OptOuts, opt_out
 from services.dispatcher.rules import wave
 from services.dispatcher.rules.announce import SOURCE
 from services.dispatcher.rules.state import IncidentState, OrderView, fold_incident, fold_order
 from shared.events.cases import CaseClosed, ChoiceMade
-from shared.events.deliveries import WavePaused
+from shared.events.deliveries import Channel, WavePaused
 from shared.events.envelope import Event, event, event_id, to_message
 from shared.events.incidents import Incident, Scenario
 from shared.events.notices import NoticeComposed, Purpose
 from shared.events.orders import OrderPayload
-from shared.events.replies import ReplyReceived
+from shared.events.replies import ReplyReceived, opts_out
 from shared.events.stores import ANY, SendingStopped, StoreConfigured, WaveReleased, default_store
 from shared.store import stores
 from shared.store.timers import Due
@@ -37,7 +38,18 @@ class Surge:
     paused: bool
 
 
-class Projection(Protocol):
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Whom a notice is for: `lookups` are all values that they may be written to or write from, `recipient` the one
+    that was written to last."""
+
+    store_id: str
+    order_id: str
+    recipient: str
+    lookups: frozenset[str]
+
+
+class Projection(OptOuts, Protocol):
     """What the dispatcher learns and keeps. All calls run inside the unit's transaction; locks are taken in the order
     orders, incidents, notices, counters, and within each by key."""
 
@@ -91,6 +103,10 @@ class Projection(Protocol):
         """Note the wave, the store's and scenario's `number`th; False where another was faster."""
         ...
 
+    async def customers(self, unit: UnitOfWork, incident_ids: Collection[str]) -> Sequence[Customer]:
+        """Whom the notices of these incidents are for, the newest first."""
+        ...
+
     async def release(self, unit: UnitOfWork, released: WaveReleased, at: datetime) -> str | None:
         """Note what a person decided on a wave; its scenario, or None for a wave that is not known or was decided."""
         ...
@@ -109,6 +125,7 @@ class Dispatcher:
         await self._settings(unit, events)
         await self._orders(unit, [e for e in events if isinstance(e.data, OrderPayload)])
         await self._incidents(unit, [e for e in events if _incidents_of(e)])
+        await self._opt_outs(unit, [e.data for e in events if isinstance(e.data, ReplyReceived)])
         await self._notices(unit, [e for e in events if isinstance(e.data, NoticeComposed)])
 
     async def wake(self, unit: UnitOfWork, due: Sequence[Due]) -> None:
@@ -173,6 +190,24 @@ class Dispatcher:
             await self._projection.save_incidents(unit, states, known)
             if changed:
                 await self._projection.look_again(unit, incidents=changed)
+
+    async def _opt_outs(self, unit: UnitOfWork, replies: Sequence[ReplyReceived]) -> None:
+        """What an agent typed in; a reply by a provider was entered where it came in."""
+        for reply in replies:
+            if reply.provider is not None or not opts_out(reply.text):
+                continue
+            channel = Channel(reply.channel) if reply.channel in list(Channel) else Channel.CHAT
+            for one in await self._projection.customers(unit, reply.incident_ids):
+                await opt_out(
+                    self._projection,
+                    unit,
+                    store_id=one.store_id,
+                    order_id=one.order_id,
+                    recipient=one.recipient,
+                    lookups=one.lookups,
+                    channel=channel,
+                )
+            await self._projection.look_again(unit, incidents=reply.incident_ids)
 
     async def _notices(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:
         if not events:

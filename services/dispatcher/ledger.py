@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from services.dispatcher.channels.port import Inbound, Receipt, ReceiptState
+from services.dispatcher.opting_out import OptOuts
 from services.dispatcher.rules.gate import Spent
 from services.dispatcher.rules.plan import Candidate
 from services.dispatcher.rules.routing import Asked
@@ -94,7 +95,7 @@ class Attempt:
     provider: str
 
 
-class Ledger(Protocol):
+class Ledger(OptOuts, Protocol):
     async def view_at(self, unit: UnitOfWork) -> datetime | None:
         """Up to when the view of the topics is whole; None: never yet."""
         ...
@@ -179,10 +180,6 @@ class Ledger(Protocol):
 
     async def asked_by(self, unit: UnitOfWork, notice_id: str) -> Asked | None:
         """What this notice asked, where it has gone out."""
-        ...
-
-    async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
-        """Note that they want no more; False where that was known."""
         ...
 
     async def waiting(self, unit: UnitOfWork) -> bool:

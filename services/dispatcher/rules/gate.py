@@ -77,7 +77,7 @@ class Spent:
 class Look:
     """All that the gate and the plan see. `known` is whether somebody has set the store up; `stop` and `wave` are the
     words of one that holds; `dropped`: a person let the wave's notices fall; `opted_out` are recipients and reply keys;
-    `asked_first` is when the customer first asked or applied for what this incident is about, `asked_last` the last time;
+    `asked_first` is when the customer first asked or applied because of this incident, `asked_last` when last at all;
     `stale`: the view of orders, replies and opt-outs is too old to send by."""
 
     now: datetime

@@ -146,8 +146,8 @@ def reference_of(notice_id: str, recipient: str, step: int) -> str:
 
 @dataclass(slots=True)
 class IncidentState:
-    """An incident as the sender needs it. `revision`, `resolved` (how), `hold` and `new_date` are the detector's newest word;
-    `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
+    """An incident as the sender needs it. `revision`, `resolved` (how), `hold` and `new_date` are the detector's newest
+    word; `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
     the kinds of channel that did it; `seen_at` is when the first notice about it came; `unknown_by` are the offers that
     may or may not have gone out."""
 
@@ -200,8 +200,8 @@ class OrderView:
     contacted: list[datetime] = field(default_factory=list)
 
     def asked_first(self, occurred_at: datetime) -> datetime | None:
-        """When the customer first asked or applied for what occurred then. A question from before it, or from before the
-        order was paid, was about something else; an application stands."""
+        """When the customer first asked or applied because of what occurred then. A question from before it, or from
+        before the order was paid, was about something else; an application stands."""
         begin = max(occurred_at, self.paid_at or occurred_at)
         return min((*self.applied, *(at for at in self.contacted if at >= begin)), default=None)
 

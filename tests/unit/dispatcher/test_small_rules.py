@@ -14,6 +14,7 @@ from services.dispatcher.rules.state import OrderView, Step, fold_order
 from shared.events.envelope import event
 from shared.events.notices import Purpose
 from shared.events.orders import CustomerContacted, OrderRefundRequested
+from shared.events.replies import opts_out
 from shared.events.stores import Wave
 from tests.component.dispatcher.rig import NOON, hours
 from tests.support.stories import Order
@@ -89,12 +90,12 @@ def test_a_digit_in_its_usual_forms(text: str, number: int | None) -> None:
 @pytest.mark.parametrize(
     ("text", "out"),
     [
-        *((word, True) for word in ("TD", "td。", "退订", "拒收", "R", "stop", " T ", "Unsubscribe!")),
-        *((word, False) for word in ("2", "退款", "请不要退订我的", "")),
+        *((word, True) for word in ("TD", "td。", "退订", "拒收", "R", "stop", " T ", "Unsubscribe!", "别再发短信了")),
+        *((word, False) for word in ("2", "退款", "我等", "")),
     ],
 )
 def test_words_for_opting_out(text: str, out: bool) -> None:
-    assert routing.wants_no_more(text) is out
+    assert opts_out(text) is out
 
 
 def asked(
