@@ -147,9 +147,9 @@ def reference_of(notice_id: str, recipient: str, step: int) -> str:
 @dataclass(slots=True)
 class IncidentState:
     """An incident as the sender needs it. `revision`, `resolved` (how), `hold` and `new_date` are the detector's newest
-    word; `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
-    the kinds of channel that did it; `seen_at` is when the first notice about it came; `unknown_by` are the offers that
-    may or may not have gone out."""
+    word; `told_*` say what the customer was last told and by which notice (None once good news took it back);
+    `reached` are the kinds of channel that did it; `seen_at` is when the first notice about it came; `unknown_by` are
+    the offers that may or may not have gone out."""
 
     revision: int = 0
     resolved: str | None = None

@@ -208,3 +208,10 @@ async def test_keys_of_one_store_see_and_touch_no_other(rig: Rig) -> None:
         assert (await client.get(f"/v1/notices/{trouble.notice_id()}")).status_code == 403
         assert (await client.post(f"/v1/notices/{trouble.notice_id()}/release")).status_code == 403
         assert (await client.get(f"/v1/notices/{'0' * 36}")).status_code == 404
+        assert (await client.get("/v1/waves")).json()["items"] == []
+        for path, body in (
+            ("channels/sandbox-sms/resume", {}),
+            ("sandbox/behaviour", {"behaviour": "delay"}),
+            ("sandbox/replies", {"phone": PHONE, "text": "2"}),
+        ):
+            assert (await client.post(f"/v1/{path}", json=body)).status_code == 403
