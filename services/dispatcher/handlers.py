@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from services.dispatcher.opting_out import OptOuts, opt_out
 from services.dispatcher.rules import wave
-from services.dispatcher.rules.announce import SOURCE
+from services.dispatcher.rules.announce import CUSTOMER, SOURCE, opted_out
 from services.dispatcher.rules.state import IncidentState, OrderView, fold_incident, fold_order
 from shared.events.cases import CaseClosed, ChoiceMade
 from shared.events.deliveries import Channel, WavePaused
@@ -49,7 +48,7 @@ class Customer:
     lookups: frozenset[str]
 
 
-class Projection(OptOuts, Protocol):
+class Projection(Protocol):
     """What the dispatcher learns and keeps. All calls run inside the unit's transaction; locks are taken in the order
     orders, incidents, notices, counters, and within each by key."""
 
@@ -105,6 +104,10 @@ class Projection(OptOuts, Protocol):
 
     async def customers(self, unit: UnitOfWork, incident_ids: Collection[str]) -> Sequence[Customer]:
         """Whom the notices of these incidents are for, the newest first."""
+        ...
+
+    async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
+        """Note that they want no more messages from this store; False where that was known."""
         ...
 
     async def release(self, unit: UnitOfWork, released: WaveReleased, at: datetime) -> str | None:
@@ -198,15 +201,9 @@ class Dispatcher:
                 continue
             channel = Channel(reply.channel) if reply.channel in list(Channel) else Channel.CHAT
             for one in await self._projection.customers(unit, reply.incident_ids):
-                await opt_out(
-                    self._projection,
-                    unit,
-                    store_id=one.store_id,
-                    order_id=one.order_id,
-                    recipient=one.recipient,
-                    lookups=one.lookups,
-                    channel=channel,
-                )
+                if await self._projection.opt_out(unit, one.store_id, one.lookups, channel, CUSTOMER):
+                    told = opted_out(one.store_id, one.order_id, one.recipient, channel, unit.now)
+                    unit.emit(to_message(told))
             await self._projection.look_again(unit, incidents=reply.incident_ids)
 
     async def _notices(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:

@@ -7,10 +7,9 @@ from typing import Final
 from services.dispatcher.channels.port import Inbound, Receipt
 from services.dispatcher.claiming import Opener
 from services.dispatcher.ledger import Ledger
-from services.dispatcher.opting_out import opt_out
 from services.dispatcher.rules import outcome as outcomes
 from services.dispatcher.rules.address import international
-from services.dispatcher.rules.announce import SOURCE
+from services.dispatcher.rules.announce import CUSTOMER, SOURCE, opted_out
 from services.dispatcher.rules.routing import Asked, Routed, route
 from shared.clock import Clock
 from shared.events.contacts import RecipientKind
@@ -110,15 +109,8 @@ class Inbox:
             mine = sorted(((recipient, one) for recipient, one in asked if one.store_id == store_id), key=_newest)
             recipients = {recipient for recipient, _ in mine}
             recipient, last = mine[-1]
-            await opt_out(
-                self._ledger,
-                unit,
-                store_id=store_id,
-                order_id=last.order_id,
-                recipient=recipient,
-                lookups=recipients | lookups,
-                channel=kind,
-            )
+            if await self._ledger.opt_out(unit, store_id, recipients | lookups, kind, CUSTOMER):
+                unit.emit(to_message(opted_out(store_id, last.order_id, recipient, kind, unit.now)))
         await self._ledger.look_again(unit, {one.incident_id for _, one in asked})
 
     async def _lookups(self, unit: UnitOfWork, sender: str) -> set[str]:

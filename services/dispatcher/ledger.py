@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Protocol
 
 from services.dispatcher.channels.port import Inbound, Receipt, ReceiptState
-from services.dispatcher.opting_out import OptOuts
 from services.dispatcher.rules.gate import Spent
 from services.dispatcher.rules.plan import Candidate
 from services.dispatcher.rules.routing import Asked
@@ -95,7 +94,7 @@ class Attempt:
     provider: str
 
 
-class Ledger(OptOuts, Protocol):
+class Ledger(Protocol):
     async def view_at(self, unit: UnitOfWork) -> datetime | None:
         """Up to when the view of the topics is whole; None: never yet."""
         ...
@@ -180,6 +179,10 @@ class Ledger(OptOuts, Protocol):
 
     async def asked_by(self, unit: UnitOfWork, notice_id: str) -> Asked | None:
         """What this notice asked, where it has gone out."""
+        ...
+
+    async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
+        """Note that they want no more; False where that was known."""
         ...
 
     async def waiting(self, unit: UnitOfWork) -> bool:

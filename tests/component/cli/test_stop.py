@@ -31,7 +31,9 @@ async def test_the_newest_word_is_the_one_that_was_given_last(database: str, ahe
         await append(bus, stopped.model_copy(update={"stopped": False, "by": "cli"}), NOON)
         events = [decode(record) for record in await read_topic(bus, SETTINGS)]
         mine = [e for e in events if e.data.key == stopped.key]
-        assert max(mine, key=lambda e: e.stamp).data.by == "cli"
+        newest = max(mine, key=lambda e: e.stamp).data
+        assert isinstance(newest, SendingStopped)
+        assert newest.by == "cli"
         assert len(mine) == 3
         await append(bus, other.model_copy(update={"stopped": False}), at + timedelta(seconds=1))
         assert len(await read_topic(bus, SETTINGS)) == len(events) + 1
