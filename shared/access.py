@@ -41,6 +41,11 @@ class Caller:
         if not self.sees(store_id):
             raise Problem(403, "This API key is not for that store.")
 
+    def must_see_all(self) -> None:
+        """Raises `Problem` 403 for a key that is for some stores only: what it asks for concerns all of them."""
+        if self.stores is not None:
+            raise Problem(403, "This concerns all stores, and this API key is for some only.")
+
 
 Check = Callable[..., Awaitable[Caller]]
 

@@ -63,6 +63,9 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+HOOK_SECRET: Final = 16
+"""Characters that the secret part of a hook's path has at least."""
+
 Hours = Annotated[float, Field(gt=0, le=24 * 90)]
 
 
@@ -131,6 +134,15 @@ class BridgeSettings(_Section):
     allowed_hosts: list[str] = []
     kinds: list[Literal["dm", "chat"]] = ["dm", "chat"]
     timeout_seconds: Annotated[float, Field(gt=0, lt=20)] = 10
+
+    @model_validator(mode="after")
+    def _is_answered(self) -> "BridgeSettings":
+        if self.url and len(self.hook_secret.get_secret_value()) < HOOK_SECRET:
+            raise ValueError(
+                f"hook_secret is needed with url, {HOOK_SECRET} characters or more: without it every reply"
+                " of a customer would be lost; openssl rand -hex 24 makes one"
+            )
+        return self
 
 
 class Settings(BaseSettings):

@@ -2,17 +2,24 @@
 
 import asyncio
 import getpass
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 from uuid import uuid4
 
 import typer
 
-from services.cli.context import AsJson, Data, attached_bus, clock_of, emit_json, out
-from shared.events.envelope import event, to_message
+from services.cli.context import AsJson, Data, attached_bus, clock_of, emit_json, err, out
+from shared.bus.port import Bus, Partition, Record
+from shared.errors import HeadsupError, Reject
+from shared.events.envelope import Stamp, decode, event, to_message
 from shared.events.stores import ANY, SendingStopped
+from shared.events.topics import SETTINGS
 from shared.settings import load
 
 SOURCE = "headsup/cli"
+CONFIRM_SECONDS: Final = 10.0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Store = Annotated[str, typer.Option("--store", help="One store only.")]
 ForScenario = Annotated[str, typer.Option("--scenario", help="One scenario only, such as shipping_delay.")]
@@ -38,21 +45,78 @@ def stop(  # noqa: PLR0917 - a command's options
         store_id=store, scenario=scenario, channel=channel, stopped=not lift, reason=reason, by=getpass.getuser()
     )
 
-    async def append() -> None:
+    async def brake() -> None:
         clock = await clock_of(settings)
         async with attached_bus(settings) as bus:
-            producer = bus.producer()
-            try:
-                now = clock.now()
-                await producer.send([to_message(event(wanted, id=str(uuid4()), source=SOURCE, time=now))])
-            finally:
-                await producer.stop()
+            await append(bus, wanted, clock.now())
 
-    asyncio.run(append())
+    asyncio.run(brake())
     if json:
         return emit_json({"store": store, "scenario": scenario, "channel": channel, "stopped": not lift})
     what = ", ".join(f"{name} {value}" for name, value in _named(wanted)) or "everything"
     return out().print(f"{'Goes on again' if lift else 'Stopped'}: {what}.")
+
+
+async def append(bus: Bus, wanted: SendingStopped, now: datetime) -> None:
+    """Durable on return, and in force: the newest stamp of a setting holds, and one that another clock set may be ahead
+    of ours. So it is written first, then looked at, and where it does not hold written again just after what does."""
+    producer = bus.producer()
+    try:
+        said = event(wanted, id=str(uuid4()), source=SOURCE, time=now)
+        await producer.send([to_message(said)])
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                holds = await _holds(bus, wanted.key)
+        except (TimeoutError, HeadsupError):
+            err().print("It is written; whether a newer word holds could not be looked up: see /v1/audit.")
+            return
+        if holds is not None and holds > said.stamp:
+            after = _EPOCH + timedelta(microseconds=holds.time_us + 1)
+            await producer.send([to_message(event(wanted, id=str(uuid4()), source=SOURCE, time=after))])
+    finally:
+        await producer.stop()
+
+
+class _Reader:
+    """A listener of a group that has read nothing yet; `ready` once partitions are there."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.partitions: Collection[Partition] = ()
+
+    async def assigned(self, partitions: Collection[Partition]) -> Mapping[Partition, int | None]:
+        self.partitions = partitions
+        self.ready.set()
+        return dict.fromkeys(partitions)
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        return None
+
+
+async def _holds(bus: Bus, key: str) -> Stamp | None:
+    """The stamp of what holds for this setting, off the topic itself."""
+    reader = _Reader()
+    consumer = bus.consumer(f"headsup-stop-{uuid4().hex}", [SETTINGS], reader)
+    newest: Stamp | None = None
+    await consumer.start()
+    try:
+        await reader.ready.wait()
+        for partition, bounds in (await consumer.bounds(reader.partitions)).items():
+            while bounds.first < bounds.end and (consumer.position(partition) or 0) < bounds.end:
+                for record in await consumer.fetch(partition, 1000, 0.5):
+                    newest = max(filter(None, (newest, _stamp_of(record, key))), default=None)
+    finally:
+        await consumer.stop()
+    return newest
+
+
+def _stamp_of(record: Record, key: str) -> Stamp | None:
+    """None for another setting, and for what nobody can read."""
+    try:
+        found = decode(record)
+    except Reject:
+        return None
+    return found.stamp if isinstance(found.data, SendingStopped) and found.data.key == key else None
 
 
 def _named(wanted: SendingStopped) -> list[tuple[str, str]]:

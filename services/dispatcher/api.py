@@ -12,7 +12,7 @@ from services.dispatcher.acts import Acts, Refused
 from services.dispatcher.channels.port import Channel, Hooks
 from services.dispatcher.inbox import Inbox
 from services.dispatcher.ledger import Ledger
-from services.dispatcher.reading import Listed, Reading, brief, whole
+from services.dispatcher.reading import Listed, Reading, brief, wave, whole
 from shared.access import Access, Caller
 from shared.errors import Reject
 from shared.events.base import Id, format_time
@@ -69,6 +69,7 @@ def router(desk: Desk) -> APIRouter:
     """The dispatcher's routes, but for the sandbox's."""
     routes = APIRouter(prefix="/v1")
     routes.include_router(_notices(desk))
+    routes.include_router(_waves(desk))
     routes.include_router(_opt_outs(desk))
     routes.include_router(_channels(desk))
     routes.include_router(_hooks(desk))
@@ -134,6 +135,24 @@ def _notices(desk: Desk) -> APIRouter:
     async def sent(notice_id: str, caller: Annotated[Caller, operates]) -> dict[str, Any]:
         """Tick a notice that you have sent yourself; an unknown one is settled by it, too."""
         return _done(notice_id, await desk.acts.sent(notice_id, caller.name, caller.sees))
+
+    return routes
+
+
+def _waves(desk: Desk) -> APIRouter:
+    routes = APIRouter(tags=["notices"])
+
+    @routes.get("/waves")
+    async def waves(
+        caller: Annotated[Caller, Depends(desk.access.needs(Role.READ))],
+        store_id: str | None = None,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+    ) -> Page:
+        """Unusual waves of trouble, the newest first, and what was decided on each."""
+        async with desk.parts.database.transaction() as connection:
+            rows = await desk.reading.waves(connection, store_id, caller.stores, read_cursor(cursor), limit + 1)
+        return page(rows, limit, wave, lambda row: Cursor(row["started_at"], row["wave_id"]))
 
     return routes
 
@@ -208,9 +227,10 @@ def _channels(desk: Desk) -> APIRouter:
             )
         return {"items": items, "next_cursor": None}
 
-    @routes.post("/{name}/resume", dependencies=[Depends(desk.access.needs(Role.OPERATOR))])
-    async def resume(name: str) -> dict[str, Any]:
-        """What was wrong with the account is mended: use the channel again now."""
+    @routes.post("/{name}/resume")
+    async def resume(name: str, caller: Annotated[Caller, Depends(desk.access.needs(Role.OPERATOR))]) -> dict[str, Any]:
+        """What was wrong with the account is mended: use the channel again now, for all stores."""
+        caller.must_see_all()
         if name not in desk.providers:
             raise Problem(404, "There is no such channel.")
         async with desk.parts.database.transaction() as connection:

@@ -11,15 +11,15 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from services.dispatcher.rules import wave
-from services.dispatcher.rules.announce import SOURCE
+from services.dispatcher.rules.announce import CUSTOMER, SOURCE, opted_out
 from services.dispatcher.rules.state import IncidentState, OrderView, fold_incident, fold_order
 from shared.events.cases import CaseClosed, ChoiceMade
-from shared.events.deliveries import WavePaused
+from shared.events.deliveries import Channel, WavePaused
 from shared.events.envelope import Event, event, event_id, to_message
 from shared.events.incidents import Incident, Scenario
 from shared.events.notices import NoticeComposed, Purpose
 from shared.events.orders import OrderPayload
-from shared.events.replies import ReplyReceived
+from shared.events.replies import ReplyReceived, opts_out
 from shared.events.stores import ANY, SendingStopped, StoreConfigured, WaveReleased, default_store
 from shared.store import stores
 from shared.store.timers import Due
@@ -35,6 +35,17 @@ class Surge:
     open_orders: int
     number: int
     paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Whom a notice is for: `lookups` are all values that they may be written to or write from, `recipient` the one
+    that was written to last."""
+
+    store_id: str
+    order_id: str
+    recipient: str
+    lookups: frozenset[str]
 
 
 class Projection(Protocol):
@@ -91,6 +102,14 @@ class Projection(Protocol):
         """Note the wave, the store's and scenario's `number`th; False where another was faster."""
         ...
 
+    async def customers(self, unit: UnitOfWork, incident_ids: Collection[str]) -> Sequence[Customer]:
+        """Whom the notices of these incidents are for, the newest first."""
+        ...
+
+    async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
+        """Note that they want no more messages from this store; False where that was known."""
+        ...
+
     async def release(self, unit: UnitOfWork, released: WaveReleased, at: datetime) -> str | None:
         """Note what a person decided on a wave; its scenario, or None for a wave that is not known or was decided."""
         ...
@@ -109,6 +128,7 @@ class Dispatcher:
         await self._settings(unit, events)
         await self._orders(unit, [e for e in events if isinstance(e.data, OrderPayload)])
         await self._incidents(unit, [e for e in events if _incidents_of(e)])
+        await self._opt_outs(unit, [e.data for e in events if isinstance(e.data, ReplyReceived)])
         await self._notices(unit, [e for e in events if isinstance(e.data, NoticeComposed)])
 
     async def wake(self, unit: UnitOfWork, due: Sequence[Due]) -> None:
@@ -137,19 +157,19 @@ class Dispatcher:
         with unit.measure("load"):
             views = await self._projection.orders(unit, ids)
         known = frozenset(views)
-        before = {order_id: (view.over, view.asked_at, view.store_id, view.open) for order_id, view in views.items()}
+        before = {order_id: (_judged(view), view.store_id, view.open) for order_id, view in views.items()}
         with unit.measure("decide"):
             for one in events:
                 fold_order(views.setdefault(one.data.order_id, OrderView()), one)
         with unit.measure("save"):
             await self._projection.save_orders(unit, views, known)
-            nothing = (None, None, "", False)
-            changed = [o for o, v in views.items() if (v.over, v.asked_at) != before.get(o, nothing)[:2]]
+            nothing = (_judged(OrderView()), "", False)
+            changed = [o for o, v in views.items() if _judged(v) != before.get(o, nothing)[0]]
             if changed:
                 await self._projection.look_again(unit, orders=changed)
             open_orders: Counter[tuple[str, str, str]] = Counter()
             for order_id, view in views.items():
-                _, _, store_id, was_open = before.get(order_id, nothing)
+                _, store_id, was_open = before.get(order_id, nothing)
                 open_orders[store_id, "open", ""] -= was_open
                 open_orders[view.store_id, "open", ""] += view.open
             await self._projection.count(unit, {key: n for key, n in open_orders.items() if n})
@@ -173,6 +193,18 @@ class Dispatcher:
             await self._projection.save_incidents(unit, states, known)
             if changed:
                 await self._projection.look_again(unit, incidents=changed)
+
+    async def _opt_outs(self, unit: UnitOfWork, replies: Sequence[ReplyReceived]) -> None:
+        """What an agent typed in; a reply by a provider was entered where it came in."""
+        for reply in replies:
+            if reply.provider is not None or not opts_out(reply.text):
+                continue
+            channel = Channel(reply.channel) if reply.channel in list(Channel) else Channel.CHAT
+            for one in await self._projection.customers(unit, reply.incident_ids):
+                if await self._projection.opt_out(unit, one.store_id, one.lookups, channel, CUSTOMER):
+                    told = opted_out(one.store_id, one.order_id, one.recipient, channel, unit.now)
+                    unit.emit(to_message(told))
+            await self._projection.look_again(unit, incidents=reply.incident_ids)
 
     async def _notices(self, unit: UnitOfWork, events: Sequence[Event[Any]]) -> None:
         if not events:
@@ -206,6 +238,11 @@ class Dispatcher:
         if await self._projection.pause(unit, number, paused, words):
             identity = event_id(WavePaused.TYPE, paused.wave_id)
             unit.emit(to_message(event(paused, id=identity, source=SOURCE, time=unit.now)))
+
+
+def _judged(view: OrderView) -> tuple[Any, ...]:
+    """What the gate asks about an order."""
+    return view.over, tuple(view.applied), tuple(view.contacted), view.paid_at
 
 
 def _incidents_of(one: Event[Any]) -> tuple[str, ...]:

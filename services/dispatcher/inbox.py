@@ -9,14 +9,13 @@ from services.dispatcher.claiming import Opener
 from services.dispatcher.ledger import Ledger
 from services.dispatcher.rules import outcome as outcomes
 from services.dispatcher.rules.address import international
-from services.dispatcher.rules.announce import SOURCE
-from services.dispatcher.rules.routing import Asked, Routed, route, wants_no_more
+from services.dispatcher.rules.announce import CUSTOMER, SOURCE, opted_out
+from services.dispatcher.rules.routing import Asked, Routed, route
 from shared.clock import Clock
 from shared.events.contacts import RecipientKind
 from shared.events.deliveries import Channel as Kind
-from shared.events.deliveries import ContactOptedOut
 from shared.events.envelope import event, event_id, to_message
-from shared.events.replies import ReplyReceived
+from shared.events.replies import ReplyReceived, opts_out
 from shared.personal import mask
 from shared.store import stores
 from shared.store.database import Database
@@ -25,7 +24,6 @@ from shared.store.unit import UnitOfWork
 ANSWERED_WITHIN: Final = timedelta(days=30)
 """A message that comes later than this after ours answers nothing of ours."""
 LONGEST: Final = 4000
-CUSTOMER: Final = "customer"
 
 
 class Inbox:
@@ -65,6 +63,7 @@ class Inbox:
                 if told:
                     entered.append((attempt, receipt.state))
             await self._ledger.received(unit, entered)
+            await self._ledger.look_again(unit, {loaded.notices[a.notice_id].data.incident_id for a, _ in entered})
             await self._ledger.save(unit, loaded)
             await unit.flush()
 
@@ -86,7 +85,7 @@ class Inbox:
         reply = _reply(provider, kind, message, routed, unit)
         identity = event_id(ReplyReceived.TYPE, provider, message.id)
         unit.emit(to_message(event(reply, id=identity, source=SOURCE, time=unit.now)))
-        if routed is not None and wants_no_more(message.text):
+        if routed is not None and opts_out(message.text):
             await self._opt_out(unit, kind, asked, lookups)
 
     async def _thread(self, unit: UnitOfWork, message: Inbound, asked: list[tuple[str, Asked]]) -> str | None:
@@ -109,14 +108,9 @@ class Inbox:
         for store_id in sorted({one.store_id for _, one in asked}):
             mine = sorted(((recipient, one) for recipient, one in asked if one.store_id == store_id), key=_newest)
             recipients = {recipient for recipient, _ in mine}
-            if not await self._ledger.opt_out(unit, store_id, recipients | lookups, str(kind), CUSTOMER):
-                continue
             recipient, last = mine[-1]
-            told = ContactOptedOut(
-                order_id=last.order_id, store_id=store_id, lookup=_hex(recipient), channel=kind, at=unit.now
-            )
-            identity = event_id(ContactOptedOut.TYPE, store_id, recipient)
-            unit.emit(to_message(event(told, id=identity, source=SOURCE, time=unit.now)))
+            if await self._ledger.opt_out(unit, store_id, recipients | lookups, kind, CUSTOMER):
+                unit.emit(to_message(opted_out(store_id, last.order_id, recipient, kind, unit.now)))
         await self._ledger.look_again(unit, {one.incident_id for _, one in asked})
 
     async def _lookups(self, unit: UnitOfWork, sender: str) -> set[str]:
@@ -152,8 +146,3 @@ def _reply(provider: str, kind: Kind, message: Inbound, routed: Routed | None, u
 
 def _newest(one: tuple[str, Asked]) -> tuple[object, str]:
     return one[1].sent_at, one[1].notice_id
-
-
-def _hex(recipient: str) -> str:
-    """A stand-in for a customer without contacts is no look-up value."""
-    return recipient if all(c in "0123456789abcdef" for c in recipient) else "0" * 64

@@ -45,6 +45,15 @@ class Reading(Protocol):
         limit: int,
     ) -> Sequence[Mapping[str, Any]]: ...
 
+    async def waves(
+        self,
+        connection: AsyncConnection,
+        store_id: str | None,
+        stores: Collection[str] | None,
+        cursor: Cursor | None,
+        limit: int,
+    ) -> Sequence[Mapping[str, Any]]: ...
+
     async def take_back(self, connection: AsyncConnection, store_id: str, lookup: str) -> bool:
         """Forget an opt-out; False where there was none."""
         ...
@@ -118,6 +127,21 @@ def whole(listed: Listed) -> dict[str, Any]:
             }
             for one in progress.tries
         ],
+    }
+
+
+def wave(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A wave in a list. `state`: paused until a person has looked, then released or dropped."""
+    decided = "released" if row["sends"] else "dropped"
+    return {
+        "wave_id": row["wave_id"],
+        "store_id": row["store_id"],
+        "scenario": row["scenario"],
+        "state": "paused" if row["released_at"] is None else decided,
+        "detail": row["words"],
+        "held": row["held"],
+        "started_at": format_time(row["started_at"]),
+        "released_at": _time(row["released_at"]),
     }
 
 

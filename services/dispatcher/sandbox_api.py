@@ -38,7 +38,7 @@ class Reply(BaseModel):
 def router(desk: Desk) -> APIRouter:
     routes = APIRouter(prefix="/v1/sandbox", tags=["sandbox"])
 
-    reads = Depends(desk.access.needs(Role.READ))
+    reads, operates = Depends(desk.access.needs(Role.READ)), Depends(desk.access.needs(Role.OPERATOR))
 
     @routes.get("/messages")
     async def messages(
@@ -51,17 +51,20 @@ def router(desk: Desk) -> APIRouter:
             )
         return page(rows, limit, _message, lambda row: Cursor(row["at"], row["message_id"]))
 
-    @routes.post("/behaviour", dependencies=[Depends(desk.access.needs(Role.OPERATOR))])
-    async def behaviour(wish: Behave) -> dict[str, Any]:
-        """Make the sandbox misbehave for the next messages."""
+    @routes.post("/behaviour")
+    async def behaviour(wish: Behave, caller: Annotated[Caller, operates]) -> dict[str, Any]:
+        """Make the sandbox misbehave for the next messages, whichever store sends them."""
+        caller.must_see_all()
         async with desk.parts.database.transaction() as connection:
             await desk.reading.behave(connection, str(wish.behaviour), wish.seconds, wish.count)
         return {"behaviour": wish.behaviour, "count": wish.count}
 
-    @routes.post("/replies", status_code=202, dependencies=[Depends(desk.access.needs(Role.OPERATOR))])
-    async def replies(reply: Reply) -> dict[str, Any]:
-        """Answer as a customer would."""
+    @routes.post("/replies", status_code=202)
+    async def replies(reply: Reply, caller: Annotated[Caller, operates]) -> dict[str, Any]:
+        """Answer as a customer would. A phone may have heard of any store, so a key for some answers messages only."""
         inbound_id = uuid4().hex
+        if reply.phone is not None:
+            caller.must_see_all()
         if reply.message_id is None:
             if reply.phone is None:
                 raise Problem(422, "Give a message_id or a phone.")
@@ -72,6 +75,7 @@ def router(desk: Desk) -> APIRouter:
             found = await desk.reading.sandbox_messages(connection, {"message_id": reply.message_id}, None, None, 1)
         if not found:
             raise Problem(404, "There is no such message.")
+        caller.must_see(found[0]["store_id"])
         message = Inbound(inbound_id, reply.text, sender=reply.phone or "", reference=found[0]["reference"])
         provider = SMS if found[0]["provider"] == SMS else DM
         await desk.inbox.inbound(provider, Kind(found[0]["channel"]), [message])

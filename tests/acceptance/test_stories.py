@@ -249,6 +249,13 @@ def test_a_wave_is_one_question(shop: Shop) -> None:
     assert held
     notice = shop.notices(f"V{held[0]}")[0]
     assert (notice["state"], notice["reason"]) == ("held", "wave")
+    [wave] = shop.get("/v1/waves", store_id=shop.store_id)["items"]
+    assert (wave["state"], wave["held"], wave["scenario"]) == ("paused", len(held), "shipping_delay")
+    shop.post(f"/v1/waves/{wave['wave_id']}/release", {"sends": True})
+    shop.advance(0.05)
+    assert all(len(shop.messages(f"V{n}", "sms")) == 1 for n in range(12))
+    [wave] = shop.get("/v1/waves", store_id=shop.store_id)["items"]
+    assert (wave["state"], wave["held"]) == ("released", 0)
 
 
 def test_quiet_hours_wait_unless_the_two_hours_would_pass(shop: Shop) -> None:

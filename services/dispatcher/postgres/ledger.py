@@ -69,11 +69,22 @@ class PostgresLedger(PostgresLetters):
         )
 
     async def lapsed(self, unit: UnitOfWork, mine: Collection[str]) -> Loaded:
-        return await self._load(
-            unit,
-            "n.claimed_until <= :now AND n.notice_id <> ALL(CAST(:mine AS text[])) ORDER BY n.notice_id LIMIT 500",
+        found = await unit.connection.scalars(
+            text(
+                "SELECT notice_id FROM dispatcher.notices WHERE claimed_until <= :now"
+                " AND notice_id <> ALL(CAST(:mine AS text[])) ORDER BY notice_id LIMIT 500"
+            ),
             {"now": unit.now, "mine": list(mine)},
         )
+        ids = found.all()
+        if not ids:
+            return Loaded()
+        loaded = await self.locked(unit, ids)
+        # Looked at again under the lock: another process may have been faster.
+        loaded.notices = {
+            i: n for i, n in loaded.notices.items() if n.claimed_until is not None and n.claimed_until <= unit.now
+        }
+        return loaded
 
     async def _load(self, unit: UnitOfWork, where: str, values: Mapping[str, Any]) -> Loaded:
         # Notice and incident are locked together and never waited for, so this order of locks harms nobody.
@@ -97,14 +108,16 @@ class PostgresLedger(PostgresLetters):
             text("SELECT incident_id FROM dispatcher.notices WHERE notice_id = ANY(CAST(:ids AS text[]))"), {"ids": ids}
         )
         incidents = await load_states(unit, "incidents", "incident_id", sorted(set(found)), decode_incident)
+        # The others of these incidents are locked with them, in the one order: `look_again` writes them later.
         rows = await unit.connection.execute(
             text(
                 f"SELECT {COLUMNS} FROM dispatcher.notices n WHERE n.notice_id = ANY(CAST(:ids AS text[]))"
-                " ORDER BY n.notice_id FOR UPDATE"
+                " OR (n.is_open AND n.incident_id = ANY(CAST(:incidents AS text[]))) ORDER BY n.notice_id FOR UPDATE"
             ),
-            {"ids": ids},
+            {"ids": ids, "incidents": sorted(incidents)},
         )
-        return Loaded({row.notice_id: read_notice(row) for row in rows}, incidents)
+        wanted = frozenset(ids)
+        return Loaded({row.notice_id: read_notice(row) for row in rows if row.notice_id in wanted}, incidents)
 
     async def scene(self, unit: UnitOfWork, loaded: Loaded) -> Scene:
         data = [n.data for n in loaded.notices.values()]

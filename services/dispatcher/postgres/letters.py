@@ -8,12 +8,13 @@ from sqlalchemy import text
 
 from services.dispatcher.channels.port import Inbound, Receipt, ReceiptState
 from services.dispatcher.ledger import Attempt
+from services.dispatcher.postgres.opt_outs import PostgresOptOuts
 from services.dispatcher.rules.routing import Asked
 from shared.events.notices import NoticeComposed
 from shared.store.unit import UnitOfWork
 
 
-class PostgresLetters:
+class PostgresLetters(PostgresOptOuts):
     async def attempts(self, unit: UnitOfWork, references: Collection[str]) -> Mapping[str, Attempt]:
         rows = await unit.connection.execute(
             text(
@@ -92,28 +93,6 @@ class PostgresLetters:
             )
         ).one_or_none()
         return None if row is None else _asked(row)
-
-    async def opted_out(self, unit: UnitOfWork, lookups: Collection[tuple[str, str]]) -> Collection[tuple[str, str]]:
-        rows = await unit.connection.execute(
-            text(
-                "SELECT o.store_id, o.lookup FROM dispatcher.opt_outs o"
-                " JOIN unnest(CAST(:stores AS text[]), CAST(:lookups AS text[])) AS u (store, lookup)"
-                " ON o.store_id = u.store AND o.lookup = u.lookup"
-            ),
-            {"stores": [store for store, _ in lookups], "lookups": [lookup for _, lookup in lookups]},
-        )
-        return {(row.store_id, row.lookup) for row in rows}
-
-    async def opt_out(self, unit: UnitOfWork, store_id: str, lookups: Collection[str], channel: str, by: str) -> bool:
-        done = await unit.connection.execute(
-            text(
-                "INSERT INTO dispatcher.opt_outs (store_id, lookup, at, channel, by_whom)"
-                " SELECT :store, lookup, CAST(:now AS timestamptz), :channel, :by"
-                " FROM unnest(CAST(:lookups AS text[])) AS u (lookup) ON CONFLICT DO NOTHING"
-            ),
-            {"store": store_id, "now": unit.now, "channel": channel, "by": by, "lookups": sorted(lookups)},
-        )
-        return bool(done.rowcount)
 
 
 def _asked(row: Any) -> Asked:

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import text
 
 from services.dispatcher.handlers import Surge
+from services.dispatcher.postgres.opt_outs import PostgresOptOuts
 from services.dispatcher.rules import wave
 from services.dispatcher.rules.state import IncidentState, OrderView, Progress
 from shared.events.deliveries import WavePaused
@@ -71,7 +72,7 @@ async def save_states(
         )
 
 
-class PostgresProjection:
+class PostgresProjection(PostgresOptOuts):
     async def orders(self, unit: UnitOfWork, ids: Sequence[str]) -> dict[str, OrderView]:
         return await load_states(unit, "orders", "order_id", ids, decode_order)
 

@@ -66,6 +66,31 @@ class PostgresReading:
         )
         return [dict(row._mapping) for row in rows]
 
+    async def waves(
+        self,
+        connection: AsyncConnection,
+        store_id: str | None,
+        stores: Collection[str] | None,
+        cursor: Cursor | None,
+        limit: int,
+    ) -> Sequence[Mapping[str, Any]]:
+        where, values = ["true"], dict[str, Any](limit=limit)
+        if store_id is not None:
+            where.append("w.store_id = :store_id")
+            values["store_id"] = store_id
+        _narrow(where, values, stores, cursor, "w.started_at", "w.wave_id", "w.store_id")
+        rows = await connection.execute(
+            text(
+                "SELECT w.wave_id, w.store_id, w.scenario, w.words, w.started_at, w.released_at, w.sends,"
+                " CASE WHEN w.released_at IS NULL THEN (SELECT count(*) FROM dispatcher.notices n"
+                " WHERE n.is_open AND n.store_id = w.store_id AND n.scenario = w.scenario AND n.reason = 'wave')"
+                f" ELSE 0 END AS held FROM dispatcher.waves w WHERE {' AND '.join(where)}"
+                " ORDER BY w.started_at DESC, w.wave_id DESC LIMIT :limit"
+            ),
+            values,
+        )
+        return [dict(row._mapping) for row in rows]
+
     async def take_back(self, connection: AsyncConnection, store_id: str, lookup: str) -> bool:
         done = await connection.execute(
             text("DELETE FROM dispatcher.opt_outs WHERE store_id = :store AND lookup = :lookup"),

@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from services.dispatcher.rules.state import Notice
-from shared.events.deliveries import Delivery
+from shared.events.deliveries import Channel, ContactOptedOut, Delivery
 from shared.events.envelope import Event, event, event_id
 
 SOURCE: Final = "headsup/dispatcher"
+CUSTOMER: Final = "customer"
+"""By whom an opt-out is, where the customer said so."""
 
 D = TypeVar("D", bound=Delivery)
 
@@ -30,3 +32,11 @@ def tell(notice: Notice, kind: type[D], now: datetime, **fields: Any) -> Event[D
     )
     identity = event_id(kind.TYPE, data.notice_id, str(notice.progress.changes))
     return event(payload, id=identity, source=SOURCE, time=now)
+
+
+def opted_out(store_id: str, order_id: str, recipient: str, channel: Channel, now: datetime) -> Event[ContactOptedOut]:
+    """The event for a customer who wants no more messages from this store; `recipient` is the contact that was written
+    to last (a stand-in for a customer without contacts is no look-up value)."""
+    lookup = recipient if all(c in "0123456789abcdef" for c in recipient) else "0" * 64
+    told = ContactOptedOut(order_id=order_id, store_id=store_id, lookup=lookup, channel=channel, at=now)
+    return event(told, id=event_id(ContactOptedOut.TYPE, store_id, recipient), source=SOURCE, time=now)

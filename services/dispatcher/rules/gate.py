@@ -26,6 +26,8 @@ FIRST_DAYS: Final = timedelta(days=3)
 
 OUTLIVING: Final = frozenset({Purpose.GOOD_NEWS, Purpose.NEXT_STEP, Purpose.SATISFACTION, Purpose.CORRECTION})
 """Purposes that make sense after the incident is over."""
+UNDONE: Final = frozenset({"cancelled", "refunded"})
+"""Ends of an order after which no news of its shipping is good."""
 BY_PERSON: Final = OFFERING | {Purpose.GOOD_NEWS}
 """Purposes that a person releases in approve mode; the others follow what was released."""
 
@@ -75,6 +77,7 @@ class Spent:
 class Look:
     """All that the gate and the plan see. `known` is whether somebody has set the store up; `stop` and `wave` are the
     words of one that holds; `dropped`: a person let the wave's notices fall; `opted_out` are recipients and reply keys;
+    `asked_first` is when the customer first asked or applied because of this incident, `asked_last` when last at all;
     `stale`: the view of orders, replies and opt-outs is too old to send by."""
 
     now: datetime
@@ -86,7 +89,8 @@ class Look:
     addresses: Sequence[Address] = ()
     opted_out: frozenset[str] = frozenset()
     over: str | None = None
-    asked_at: datetime | None = None
+    asked_first: datetime | None = None
+    asked_last: datetime | None = None
     stop: str | None = None
     wave: str | None = None
     dropped: bool = False
@@ -103,6 +107,12 @@ class Look:
     @property
     def offering(self) -> bool:
         return self.purpose in OFFERING
+
+    @property
+    def dated(self) -> bool:
+        """Whether it names a date that it must keep: offers do, and the next step of who chose to wait."""
+        names = self.offering or self.purpose is Purpose.NEXT_STEP
+        return names and self.notice.data.told_date is not None
 
     @property
     def free(self) -> bool:
@@ -149,6 +159,15 @@ def _must(look: Look) -> Decision | None:
     return None if hold is None else Hold(Reason.MUST_BROKEN, hold.reason, releasable=False)
 
 
+def _date(look: Look) -> Decision | None:
+    told = look.notice.data.told_date
+    if not look.dated or told is None or told > look.now:
+        return None
+    words = "the date that it names has passed"
+    # Of one that has gone in part the rest falls; the customer was told in time.
+    return Suppress(Reason.MUST_BROKEN, words) if look.notice.out else Hold(Reason.MUST_BROKEN, words, releasable=False)
+
+
 def _resolved(look: Look) -> Decision | None:
     if look.purpose in OUTLIVING or look.incident.resolved is None:
         return None
@@ -156,14 +175,22 @@ def _resolved(look: Look) -> Decision | None:
 
 
 def _superseded(look: Look) -> Decision | None:
-    if look.offering and look.incident.revision > look.notice.data.revision:
+    replaced = look.offering or look.purpose is Purpose.GOOD_NEWS
+    if replaced and look.incident.revision > look.notice.data.revision and not (look.notice.out and _same_date(look)):
         return Suppress(Reason.SUPERSEDED, f"revision {look.incident.revision} of the incident is known by now")
     return None
 
 
+def _same_date(look: Look) -> bool:
+    """Whether the incident's newest date is on the day that this notice names: then no newer notice will go."""
+    told, newest = look.notice.data.told_date, look.incident.new_date
+    zone = ZoneInfo(look.store.time_zone)
+    return told is not None and newest is not None and told.astimezone(zone).date() == newest.astimezone(zone).date()
+
+
 def _told(look: Look) -> Decision | None:
     incident, data = look.incident, look.notice.data
-    if look.purpose is Purpose.GOOD_NEWS and incident.told_at is None and not incident.unsure:
+    if look.purpose is Purpose.GOOD_NEWS and incident.told_at is None and not incident.unknown_by:
         return Suppress(Reason.NEVER_TOLD, "the customer never heard of the trouble")
     if look.purpose not in (Purpose.FIRST_CONTACT, Purpose.UPDATE):
         return None
@@ -180,16 +207,30 @@ def _told(look: Look) -> Decision | None:
     return None
 
 
+def _unknown(look: Look) -> Decision | None:
+    """An offer may have reached them: another one could be the same message twice. A receipt lets it go on, or a
+    person."""
+    others = set(look.incident.unknown_by) - {look.notice.data.notice_id}
+    if not look.offering or look.free or not others:
+        return None
+    return Hold(Reason.TIMED_OUT, "an earlier message may have reached the customer: nobody knows yet")
+
+
 def _answered(look: Look) -> Decision | None:
-    if look.purpose is Purpose.REMINDER and look.incident.answered:
+    if look.purpose is not Purpose.REMINDER:
+        return None
+    if look.incident.answered:
         return Suppress(Reason.ANSWERED, "the customer has answered")
+    told, asked = look.incident.told_at, look.asked_last
+    if told is not None and asked is not None and asked > told:
+        return Suppress(Reason.ANSWERED, "the customer has applied or asked since they were told")
     return None
 
 
 def _asked_first(look: Look) -> Decision | None:
-    if look.purpose is not Purpose.FIRST_CONTACT or look.asked_at is None or look.free:
+    if look.purpose is not Purpose.FIRST_CONTACT or look.asked_first is None or look.free:
         return None
-    if look.incident.told_at is not None and look.incident.told_at <= look.asked_at:
+    if look.incident.told_at is not None and look.incident.told_at <= look.asked_first:
         return None
     return Hold(Reason.ASKED_FIRST, "the customer asked or applied first: an agent answers with the facts")
 
@@ -201,7 +242,10 @@ def _opted_out(look: Look) -> Decision | None:
 
 
 def _order_over(look: Look) -> Decision | None:
-    if look.offering and look.over is not None:
+    if look.over is None:
+        return None
+    undone = look.purpose is Purpose.GOOD_NEWS and look.over in UNDONE
+    if look.dated or look.offering or undone:
         return Suppress(Reason.RESOLVED, f"the order is over: {look.over}")
     return None
 
@@ -292,9 +336,11 @@ Stage = Callable[[Look], Decision | None]
 STAGES: Final[tuple[Stage, ...]] = (
     _mode,
     _must,
+    _date,
     _resolved,
     _superseded,
     _told,
+    _unknown,
     _answered,
     _asked_first,
     _opted_out,

@@ -55,7 +55,7 @@ def settle(
     elif isinstance(outcome, Unknown):
         step.state, step.detail = StepState.UNKNOWN, outcome.detail
         step.reason = Reason.CRASHED if crashed else Reason.TIMED_OUT
-        incident.unsure = True
+        _doubt(notice, incident)
         events.append(tell(notice, NoticeUnknown, now, reason=step.reason, detail=step.detail, **_where(step, index)))
         _note(notice, index, "unknown", outcome.detail)
     else:
@@ -104,8 +104,7 @@ def receipt(
         events.append(
             tell(notice, NoticeFailed, now, reason=step.reason, detail=step.detail, final=False, **_where(step, index))
         )
-        if known is StepState.UNKNOWN:
-            incident.unsure = _unsure(notice)
+        _doubt(notice, incident)
     else:
         if known is not StepState.SENT:
             events += _sent(notice, incident, index, now)
@@ -131,7 +130,6 @@ def sent_by_person(notice: Notice, incident: IncidentState, by: str, now: dateti
     events: Events = []
     for index in sorted(waiting):
         events += _sent(notice, incident, index, now, by=by)
-    incident.unsure = _unsure(notice)
     notice.releasable = True
     refresh(notice, now)
     return events
@@ -193,13 +191,16 @@ def _sent(notice: Notice, incident: IncidentState, index: int, now: datetime, by
         incident.told_by = data.notice_id
     elif data.purpose is Purpose.GOOD_NEWS:
         incident.told_by = None  # no bad news stands any more: the same date again would be news
-    incident.unsure = _unsure(notice)
+    _doubt(notice, incident)
     return [tell(notice, NoticeSent, now, told_date=data.told_date, by=by, **_where(step, index))]
 
 
-def _unsure(notice: Notice) -> bool:
+def _doubt(notice: Notice, incident: IncidentState) -> None:
+    """Note whether this offer may have reached the customer without anybody knowing."""
+    mine = notice.data.notice_id
     states = {step.state for step in notice.progress.steps.values()}
-    return StepState.UNKNOWN in states and not states & REACHED
+    unknown = notice.data.purpose in OFFERING and StepState.UNKNOWN in states and not states & REACHED
+    incident.unknown_by = [n for n in incident.unknown_by if n != mine] + [mine] * unknown
 
 
 def _next_candidate(step: Step) -> None:

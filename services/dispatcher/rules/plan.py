@@ -139,10 +139,11 @@ def choose(
     return min(later, key=lambda one: (one.until is None, one.until or now))
 
 
-def quiet_until(store: StoreConfigured, now: datetime) -> datetime | None:
-    """The end of the store's quiet hours where `now` is in them."""
+def quiet_until(store: StoreConfigured, purpose: Purpose, now: datetime) -> datetime | None:
+    """The end of the store's quiet hours where `now` is in them. A next step answers the customer's own message, at any
+    hour."""
     quiet = store.quiet_hours
-    if quiet is None or quiet.start == quiet.end:
+    if quiet is None or quiet.start == quiet.end or purpose is Purpose.NEXT_STEP:
         return None
     zone = ZoneInfo(store.time_zone)
     local = now.astimezone(zone)
@@ -156,11 +157,13 @@ def quiet_until(store: StoreConfigured, now: datetime) -> datetime | None:
 
 
 def all_wait(data: NoticeComposed, until: datetime | None) -> bool:
-    """Whether the quiet channels wait for the end of the quiet hours, too: they do where an offer keeps its limit all
-    the same, so that both messages come together; else they go at once."""
-    if until is None or data.purpose not in OFFERING:
+    """Whether the quiet channels wait for the end of the quiet hours, too: all that is not urgent does, and an offer
+    that keeps its limit all the same, so that both messages come together; else they go at once."""
+    if until is None or data.purpose is Purpose.CORRECTION:
         return False
-    return data.contact_due_at is not None and until <= data.contact_due_at
+    if data.contact_due_at is None or data.purpose not in OFFERING:
+        return data.purpose is not Purpose.FIRST_CONTACT
+    return until <= data.contact_due_at
 
 
 def _carries(features: Features, kind: Kind, data: NoticeComposed, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which notice a customer's message answers, and whether it wants no more of them."""
+"""Which notice a customer's message answers."""
 
 import re
 import unicodedata
@@ -9,7 +9,6 @@ from typing import Final
 
 from shared.events.notices import Purpose
 
-OPT_OUT_WORDS: Final = frozenset({"退订", "拒收", "r", "t", "td", "stop", "unsubscribe", "回复td", "回t退订", "tdtd"})
 _CHINESE: Final = {"一": 1, "二": 2, "两": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9}
 _DIGITS: Final = re.compile(r"\d+")
 _NAMED: Final = re.compile(r"(?:选|选择|方案|第)?([一二两三四五六七八九])(?:号|个|种)?")
@@ -38,12 +37,6 @@ class Routed:
 
     notice: Asked
     incident_ids: tuple[str, ...]
-
-
-def wants_no_more(text: str) -> bool:
-    """Whether the whole message is a word for opting out."""
-    plain = re.sub(r"[\s\W_]+", "", unicodedata.normalize("NFKC", text)).casefold()
-    return plain in OPT_OUT_WORDS
 
 
 def number_of(text: str) -> int | None:

@@ -57,6 +57,7 @@ class StepState(StrEnum):
     DROPPED = "dropped"
 
 
+ASKED_KEPT: Final = 20
 REACHED: Final = frozenset({StepState.SENT, StepState.DELIVERED})
 
 
@@ -145,20 +146,21 @@ def reference_of(notice_id: str, recipient: str, step: int) -> str:
 
 @dataclass(slots=True)
 class IncidentState:
-    """An incident as the sender needs it. `revision`, `resolved` (how) and `hold` are the detector's newest word;
-    `told_*` say what the customer was last told and by which notice (None once good news took it back); `reached` are
-    the kinds of channel that did it; `seen_at` is when the first notice about it came; `unsure`: a message may or may
-    not have gone out."""
+    """An incident as the sender needs it. `revision`, `resolved` (how), `hold` and `new_date` are the detector's newest
+    word; `told_*` say what the customer was last told and by which notice (None once good news took it back);
+    `reached` are the kinds of channel that did it; `seen_at` is when the first notice about it came; `unknown_by` are
+    the offers that may or may not have gone out."""
 
     revision: int = 0
     resolved: str | None = None
     hold: str | None = None
+    new_date: datetime | None = None
     seen_at: datetime | None = None
     told_at: datetime | None = None
     told_date: datetime | None = None
     told_by: str | None = None
     reached: list[Kind] = field(default_factory=list)
-    unsure: bool = False
+    unknown_by: list[str] = field(default_factory=list)
     answered: bool = False
     called: bool = False
 
@@ -172,6 +174,7 @@ def fold_incident(state: IncidentState, event: Event[Any]) -> bool:
         state.revision = data.revision
         state.resolved = str(data.how) if isinstance(data, IncidentResolved) else None
         state.hold = str(data.hold) if data.hold is not None else None
+        state.new_date = data.new_date
         return True
     if isinstance(data, ChoiceMade | CaseClosed | ReplyReceived) and not state.answered:
         state.answered = True
@@ -182,16 +185,29 @@ def fold_incident(state: IncidentState, event: Event[Any]) -> bool:
 @dataclass(slots=True)
 class OrderView:
     """An order for the last look. `whole` are the ends that hold for all of it, `parts` the lines that ended; `refunds`
-    are by event, so that a repeat counts once. `asked_at` is when the customer first asked or applied."""
+    are by event, so that a repeat counts once. `applied` and `contacted` are when the customer applied for a refund or
+    complained, and when they asked for anything: the newest few of each, in order."""
 
     store_id: str = ""
     paid: tuple[int, str, str] | None = None
+    paid_at: datetime | None = None
     total: Decimal | None = None
     lines: tuple[str, ...] = ()
     whole: dict[str, bool] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     refunds: dict[str, Decimal] = field(default_factory=dict)
-    asked_at: datetime | None = None
+    applied: list[datetime] = field(default_factory=list)
+    contacted: list[datetime] = field(default_factory=list)
+
+    def asked_first(self, occurred_at: datetime) -> datetime | None:
+        """When the customer first asked or applied because of what occurred then. A question from before it, or from
+        before the order was paid, was about something else; an application stands."""
+        begin = max(occurred_at, self.paid_at or occurred_at)
+        return min((*self.applied, *(at for at in self.contacted if at >= begin)), default=None)
+
+    @property
+    def asked_last(self) -> datetime | None:
+        return max((*self.applied, *self.contacted), default=None)
 
     @property
     def over(self) -> str | None:
@@ -218,7 +234,7 @@ def fold_order(view: OrderView, event: Event[Any]) -> None:
         if view.paid is not None and tuple(event.stamp) <= view.paid:
             return
         view.paid = (event.stamp.time_us, event.stamp.source, event.stamp.id)
-        view.store_id, view.total = data.store_id, data.total
+        view.store_id, view.total, view.paid_at = data.store_id, data.total, data.paid_at
         view.lines = tuple(line.line_id or line.sku for line in data.lines)
     elif isinstance(data, OrderShipped):
         _end(view, "shipped", data.lines)
@@ -233,8 +249,14 @@ def fold_order(view: OrderView, event: Event[Any]) -> None:
             _end(view, "refunded", data.lines)
         elif data.whole is None and data.amount is not None:
             view.refunds[f"{event.source}\x1f{event.id}"] = data.amount
-    elif isinstance(data, OrderRefundRequested | CustomerContacted | DisputeOpened):
-        view.asked_at = event.time if view.asked_at is None else min(view.asked_at, event.time)
+    elif isinstance(data, OrderRefundRequested | DisputeOpened):
+        view.applied = _newest(view.applied, event.time)
+    elif isinstance(data, CustomerContacted):
+        view.contacted = _newest(view.contacted, event.time)
+
+
+def _newest(known: list[datetime], at: datetime) -> list[datetime]:
+    return sorted({*known, at})[-ASKED_KEPT:]
 
 
 def _end(view: OrderView, how: str, lines: tuple[str, ...] | None) -> None:

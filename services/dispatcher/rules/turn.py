@@ -14,7 +14,7 @@ from shared.events.deliveries import CallRequested, Channel, NoticeFailed, Notic
 from shared.events.envelope import Event
 from shared.events.notices import Purpose
 
-GOES_ON: frozenset[Reason] = frozenset({Reason.WAVE})
+GOES_ON: frozenset[Reason] = frozenset({Reason.WAVE, Reason.TIMED_OUT})
 """What was held for one of these goes on by itself once the hold is gone; all else waits for a person's release."""
 
 ADDRESS_PROBLEMS = frozenset({Reason.BAD_ADDRESS, Reason.COUNTRY})
@@ -62,7 +62,7 @@ def _hold(notice: Notice, decision: Hold, now: datetime) -> Turn:
 
 def _send(look: Look, ways: Ways, lease: timedelta) -> Turn:
     notice, data, now = look.notice, look.notice.data, look.now
-    until = plan.quiet_until(look.store, now)
+    until = plan.quiet_until(look.store, data.purpose, now)
     together = plan.all_wait(data, until)
     turn, waits, gone = Turn(), [], []
     for index, kinds in enumerate(plan.steps_of(data, look.incident)):

@@ -49,6 +49,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         ({"HEADSUP_CLOCK": "virtual@-1"}, "HEADSUP_CLOCK"),
         ({"HEADSUP_BUS": "kafka://x:1", "HEADSUP_CLOCK": "virtual", "HEADSUP_SECRET": "A" * 43 + "="}, "HEADSUP_CLOCK"),
         ({"HEADSUP_DETECTOR__WARN_BEFORE_HOURS": "-1"}, "HEADSUP_DETECTOR__WARN_BEFORE_HOURS"),
+        ({"HEADSUP_BRIDGE__URL": "https://x", "HEADSUP_BRIDGE__HOOK_SECRET": "hunter2"}, "HEADSUP_BRIDGE"),
         ({"HEADSUP_CONFIG": "/nowhere.toml"}, "HEADSUP_CONFIG"),
     ],
 )

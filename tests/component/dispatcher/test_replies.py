@@ -14,6 +14,7 @@ from shared.errors import Reject
 from shared.events.cases import ChoiceMade
 from shared.events.envelope import event
 from shared.events.notices import Option, Purpose, RemedyKind
+from shared.events.replies import ReplyReceived
 from shared.http import create_app
 from shared.process import Doors, Parts
 from shared.settings import Settings
@@ -82,6 +83,30 @@ async def test_opting_out_ends_messages_and_is_still_a_reply(rig: Rig) -> None:
     last = Trouble("T3")
     await rig.publish(last.incident(), last.notice())
     assert len(await rig.phone("T3")) == 2
+
+
+async def test_opting_out_by_a_reply_that_an_agent_typed_in(rig: Rig) -> None:
+    trouble = Trouble()
+    await rig.publish(configured(), trouble.incident(), trouble.notice())
+    typed = ReplyReceived(
+        reply_id="r-1",
+        order_id="T1",
+        store_id="shop-1",
+        incident_ids=(trouble.incident_id,),
+        channel="rest",
+        text="不要再给我发短信了",
+        received_at=NOON,
+        by="chen",
+    )
+    for identity in ("r-1", "r-2"):
+        await rig.publish(event(typed, id=identity, source="headsup/followup", time=NOON))
+    [out] = [d for d in await rig.told() if type(d).__name__ == "ContactOptedOut"]
+    assert (out.store_id, out.lookup) == ("shop-1", SEALER.lookup("phone", PHONE))
+    await rig.publish(trouble.notice(Purpose.REMINDER, notice_id="reminder-1", request_id="q"))
+    later = Trouble("T2")
+    await rig.publish(later.incident(), later.notice())
+    assert {d.order_id: d.reason for d in await rig.told("suppressed")}["T2"] == "opted_out"
+    assert len(await rig.phone()) == 2
 
 
 async def test_opting_out_while_it_waits(rig: Rig) -> None:
@@ -183,3 +208,10 @@ async def test_keys_of_one_store_see_and_touch_no_other(rig: Rig) -> None:
         assert (await client.get(f"/v1/notices/{trouble.notice_id()}")).status_code == 403
         assert (await client.post(f"/v1/notices/{trouble.notice_id()}/release")).status_code == 403
         assert (await client.get(f"/v1/notices/{'0' * 36}")).status_code == 404
+        assert (await client.get("/v1/waves")).json()["items"] == []
+        for path, body in (
+            ("channels/sandbox-sms/resume", {}),
+            ("sandbox/behaviour", {"behaviour": "delay"}),
+            ("sandbox/replies", {"phone": PHONE, "text": "2"}),
+        ):
+            assert (await client.post(f"/v1/{path}", json=body)).status_code == 403

@@ -73,6 +73,22 @@ async def test_a_small_move_is_not_told_and_a_large_one_is(rig: Rig) -> None:
     assert len(await rig.phone()) == 4
 
 
+async def test_who_may_have_been_told_is_not_told_again_until_that_is_known(rig: Rig) -> None:
+    trouble = Trouble()
+    await rig.publish(configured())
+    await rig.misbehave("accept_then_silence", 2)
+    await rig.publish(trouble.incident(), trouble.notice())
+    assert len(await rig.told("unknown")) == 2
+    await rig.publish(trouble.incident(2, date=73), trouble.notice(revision=2, told_date=NOON + hours(73)))
+    [held] = await rig.told("held")
+    assert (held.reason, held.releasable, held.revision) == ("timed_out", True, 2)
+    assert len(await rig.phone()) == 2
+    await rig.post(f"/v1/notices/{trouble.notice_id()}/sent")
+    await rig.settled()
+    assert (await rig.told("suppressed"))[0].reason == "small_move"
+    assert len(await rig.phone()) == 2
+
+
 async def test_an_update_the_next_day_is_no_late_start(rig: Rig) -> None:
     trouble = Trouble()
     await rig.publish(configured(), trouble.incident(), trouble.notice())

@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,10 @@ from services.dispatcher.rules.backoff import Backoff
 from services.dispatcher.rules.ramp import Ramp
 from services.dispatcher.rules.routing import Asked
 from services.dispatcher.rules.state import OrderView, Step, fold_order
+from shared.events.envelope import event
 from shared.events.notices import Purpose
+from shared.events.orders import CustomerContacted, OrderRefundRequested
+from shared.events.replies import opts_out
 from shared.events.stores import Wave
 from tests.component.dispatcher.rig import NOON, hours
 from tests.support.stories import Order
@@ -86,12 +90,12 @@ def test_a_digit_in_its_usual_forms(text: str, number: int | None) -> None:
 @pytest.mark.parametrize(
     ("text", "out"),
     [
-        *((word, True) for word in ("TD", "td。", "退订", "拒收", "R", "stop", " T ", "Unsubscribe!")),
-        *((word, False) for word in ("2", "退款", "请不要退订我的", "")),
+        *((word, True) for word in ("TD", "td。", "退订", "拒收", "R", "stop", " T ", "Unsubscribe!", "别再发短信了")),
+        *((word, False) for word in ("2", "退款", "我等", "")),
     ],
 )
 def test_words_for_opting_out(text: str, out: bool) -> None:
-    assert routing.wants_no_more(text) is out
+    assert opts_out(text) is out
 
 
 def asked(
@@ -139,6 +143,23 @@ def test_the_orders_view_is_the_same_in_any_order_of_events() -> None:
             fold_order(view, one)
         views.add((view.over, view.open, view.store_id, str(view.total)))
     assert views == {("cancelled", False, "shop-1", "387.00")}
+
+
+def test_only_what_the_customer_asked_about_this_trouble_counts() -> None:
+    order, view = Order(), OrderView()
+    fold_order(view, order.paid())
+    occurred = NOON + hours(10)
+
+    def says(kind: type[Any], at: float) -> None:
+        fold_order(view, event(kind(order_id="T1"), id=f"{kind}{at}", source="shop", time=NOON + hours(at)))
+
+    says(CustomerContacted, 9)
+    assert (view.asked_first(occurred), view.asked_last) == (None, NOON + hours(9))
+    for at in (12, 11, 12):
+        says(CustomerContacted, at)
+    assert (view.asked_first(occurred), view.asked_last) == (NOON + hours(11), NOON + hours(12))
+    says(OrderRefundRequested, 8)
+    assert view.asked_first(occurred) == NOON + hours(8)
 
 
 def test_a_partial_refund_ends_nothing_and_partial_refunds_add_up_once() -> None:

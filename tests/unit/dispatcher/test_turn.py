@@ -50,7 +50,7 @@ def test_an_unknown_outcome_is_never_claimed_again() -> None:
         later = replace(given, now=NOON + hours(step))
         assert turn.take(later, WAYS, LEASE).claims == {}
     assert (given.notice.state, given.notice.reason) == (State.UNKNOWN, Reason.TIMED_OUT)
-    assert given.incident.unsure
+    assert given.incident.unknown_by == [given.notice.data.notice_id]
 
 
 def test_a_failure_is_tried_again_after_a_pause_and_given_up_at_the_limit() -> None:
@@ -111,7 +111,7 @@ def test_receipts_in_any_order_and_number_end_the_same() -> None:
     assert receipt(ReceiptState.DELIVERED) == []
     assert receipt(ReceiptState.ACCEPTED) == []
     assert receipt(ReceiptState.FAILED) == []
-    assert not given.incident.unsure
+    assert given.incident.unknown_by == []
 
 
 def test_what_is_held_goes_on_by_itself_after_a_wave_only() -> None:
@@ -123,6 +123,20 @@ def test_what_is_held_goes_on_by_itself_after_a_wave_only() -> None:
     wave = look(wave="many")
     assert kinds(turn.take(wave, WAYS, LEASE).events) == ["held"]
     assert len(turn.take(replace(wave, wave=None), WAYS, LEASE).claims) == 2
+
+
+def test_another_offer_waits_until_it_is_known_whether_the_first_one_went_out() -> None:
+    first = look()
+    turn.take(first, WAYS, LEASE)
+    settle(first, 0, Unknown("no answer"))
+    settle(first, 1, Unknown("no answer"))
+    incident = first.incident
+    incident.revision = 2
+    second = look(revision=2, incident=incident, notice=notice(revision=2, told_date=NOON + hours(96)))
+    assert kinds(turn.take(second, WAYS, LEASE).events) == ["held"]
+    assert (second.notice.reason, second.notice.releasable) == (Reason.TIMED_OUT, True)
+    outcome.receipt(first.notice, incident, 0, NOON, state=ReceiptState.DELIVERED, detail="")
+    assert len(turn.take(second, WAYS, LEASE).claims) == 2
 
 
 def test_the_rest_is_dropped_in_silence_once_a_part_has_gone_and_told_where_nothing_has() -> None:
