@@ -22,6 +22,7 @@ from tests.unit.composer.facts import CATALOGUE, NOW, PRESS, SHIP_AT, STORE, inc
 LANGUAGES = sorted(language for scenario, language in CATALOGUE.wordings if scenario is Scenario.SHIPPING_DELAY)
 CAUSES_HERE = sorted(CAUSES[Scenario.SHIPPING_DELAY])
 DAY = {"zh-CN": "12月16日", "en": "16 December"}
+GIFT = {"zh-CN": "小礼物", "en": "gift"}
 UNTIL = SHIP_AT.replace(hour=15, minute=59, second=59)
 """The end of 16 December in Shanghai."""
 
@@ -187,6 +188,30 @@ def test_the_next_step_of_waiting() -> None:
         assert "12月16日" in text
         assert "20元" in text
     assert "小礼物" in str(notice.texts.dm)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_reminder_offers_what_was_offered_before(language: str) -> None:
+    """Whatever its request carries: that describes a choice, which a reminder has none of."""
+    facts = order(total=Decimal(999), language=language)
+    first = written(of=incident(facts=facts))
+    for asked in (request(Purpose.REMINDER), request(Purpose.REMINDER, amount=Decimal(3), gift=False)):
+        reminder = written(Purpose.REMINDER, incident(facts=facts), request=asked)
+        assert [o.promise for o in reminder.options] == [o.promise for o in first.options]
+        assert [p.text for o in reminder.options for p in o.promises] == [
+            p.text for o in first.options for p in o.promises
+        ]
+        for text in said(reminder):
+            assert GIFT[language] in text
+            assert "20" in text
+
+
+def test_a_next_step_promises_nothing_that_was_not_chosen() -> None:
+    facts = order(total=Decimal(999))
+    asked = request(Purpose.NEXT_STEP, code=RemedyKind.WAIT, due_at=UNTIL)
+    for text in said(written(Purpose.NEXT_STEP, incident(facts=facts), request=asked)):
+        assert "礼物" not in text
+        assert "券" not in text
 
 
 @pytest.mark.parametrize(
