@@ -17,14 +17,24 @@ from services.composer.rules.write import Press
 from shared.events.incidents import CAUSES, How, IncidentResolved, Scenario
 from shared.events.notices import OFFERING, NoticeComposed, PromiseKind, Purpose, RemedyKind
 from shared.events.stores import Mode, default_store
-from tests.unit.composer.facts import CATALOGUE, NOW, PRESS, SHIP_AT, STORE, incident, line, order, request, written
+from tests.unit.composer.facts import (
+    CATALOGUE,
+    NOW,
+    PRESS,
+    SHIP_AT,
+    STORE,
+    UNTIL,
+    incident,
+    line,
+    order,
+    request,
+    written,
+)
 
 LANGUAGES = sorted(language for scenario, language in CATALOGUE.wordings if scenario is Scenario.SHIPPING_DELAY)
 CAUSES_HERE = sorted(CAUSES[Scenario.SHIPPING_DELAY])
 DAY = {"zh-CN": "12月16日", "en": "16 December"}
 GIFT = {"zh-CN": "小礼物", "en": "gift"}
-UNTIL = SHIP_AT.replace(hour=15, minute=59, second=59)
-"""The end of 16 December in Shanghai."""
 
 
 def full(purpose: Purpose, language: str, **changes: Any) -> NoticeComposed:
