@@ -180,6 +180,7 @@ class _Writer:
             "date": self._day(self.told),
             "promised_date": self._promised(),
             "total": self._money(remedies.refund_of(order)),
+            "rest": order.refunded > 0,
             "coupon": self._money(coupon or None),
             "gift": step.gift if step else self.worth.gift,
             "chosen": str(self._chosen or ""),
