@@ -246,7 +246,7 @@ async def test_templates_are_listed(composer: Composing) -> None:
         "scenario": "shipping_delay",
         "purpose": "first_contact",
         "language": "zh-CN",
-        "version": 1,
+        "version": 2,
         "channels": ["sms", "dm", "chat"],
     }
     assert found["satisfaction", "en"]["channels"] == ["dm", "chat"]
