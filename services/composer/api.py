@@ -119,11 +119,13 @@ def router(doors: Doors, parts: Parts, view: View, press: Press, new_stores: New
     async def put_store(
         store_id: str, request: Request, response: Response, caller: Annotated[Caller, Depends(needs(Role.ADMIN))]
     ) -> dict[str, Any]:
-        """Set up a store; it replaces all that was set before. `test_phones` are phone numbers as the orders carry
-        them, kept as look-up values only."""
+        """Set up a store; it replaces all that was set before, but for `live_from`: left out it stays, and is now where
+        a scenario goes to ramp or live for the first time. `test_phones` are phone numbers as the orders carry them,
+        kept as look-up values only."""
         caller.must_see(store_id)
         body = await bounded_body(request, MAX_BODY)
-        configured = bodies.store(store_id, body, by=caller.name, lookup=parts.sealer.lookup)
+        named = bodies.store(store_id, body, by=caller.name, lookup=parts.sealer.lookup)
+        configured = bodies.begun(named, await view.store(store_id), parts.clock.now())
         await settings.append(configured, response)
         return bodies.shown(configured)
 

@@ -85,6 +85,21 @@ def store(store_id: str, body: bytes, *, by: str, lookup: Callable[[str, str], s
     return configured
 
 
+def begun(configured: StoreConfigured, before: StoreConfigured | None, now: datetime) -> StoreConfigured:
+    """The store with the moment from which it is live: where the call names none the one that it had, or now where a
+    scenario begins to send by itself. Its first days are counted from there."""
+    if configured.live_from is not None:
+        return configured
+    if before is not None and before.live_from is not None:
+        return configured.model_copy(update={"live_from": before.live_from})
+    begins = _by_itself(configured) - (_by_itself(before) if before is not None else set())
+    return configured.model_copy(update={"live_from": now}) if begins else configured
+
+
+def _by_itself(store: StoreConfigured) -> set[Scenario]:
+    return {scenario for scenario, mode in store.modes.items() if mode in {Mode.RAMP, Mode.LIVE}}
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is to be previewed."""

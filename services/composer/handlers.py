@@ -8,14 +8,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
 
-from services.composer.rules.steps import Known, after_incident, coupon_of, first_digit
+from services.composer.rules.steps import Known, after_incident, count_on, coupon_of, first_digit
 from services.composer.rules.write import Brief, Press
 from shared.events.cases import CaseClosed, ChoiceMade, NoticeRequested
 from shared.events.deliveries import NoticeSent, WavePaused
 from shared.events.envelope import Event, event, event_id, to_message
 from shared.events.incidents import Incident, IncidentResolved
-from shared.events.notices import OFFERING, NoticeComposed, Purpose
+from shared.events.notices import OFFERING, NoticeComposed
 from shared.events.stores import Mode, NewStores, Setting, StoreConfigured, default_store, mode_of
 from shared.store.timers import Due
 from shared.store.unit import UnitOfWork
@@ -112,13 +113,10 @@ class Composer:
         with unit.measure("load"):
             known = await self._incidents.load(unit, sorted(by_incident))
         files = {incident_id: File(known[incident_id]) for incident_id in sorted(by_incident)}
-        purposes: dict[str, Purpose | None] = {}
         with unit.measure("decide"):
             for incident_id, file in files.items():
                 for data in by_incident[incident_id]:
                     take(file, data)
-                if file.fresh and file.incident is not None:
-                    purposes[incident_id] = after_incident(file.known, file.incident).purpose
         with unit.measure("load"):
             asked = [i for i, file in files.items() if file.requests and file.incident is None]
             for incident_id, incident in (await self._incidents.newest(unit, asked) if asked else {}).items():
@@ -126,7 +124,7 @@ class Composer:
             freed = [i for i, file in files.items() if file.free]
             if freed:
                 await self._incidents.free(unit, freed)
-        briefs = await self._briefs(unit, files, purposes)
+        briefs = await self._briefs(unit, files)
         with unit.measure("decide"):
             for brief in briefs:
                 self._write(unit, brief)
@@ -134,9 +132,7 @@ class Composer:
             fresh = {i: file.incident for i, file in files.items() if file.fresh and file.incident is not None}
             await self._incidents.save(unit, {i: file.known for i, file in files.items()}, fresh)
 
-    async def _briefs(
-        self, unit: UnitOfWork, files: Mapping[str, File], purposes: Mapping[str, Purpose | None]
-    ) -> list[Brief]:
+    async def _briefs(self, unit: UnitOfWork, files: Mapping[str, File]) -> list[Brief]:
         """Everything that is to be written, with its store's settings and its digits. A request is written in every
         mode: whoever asked waits to hear from the dispatcher what became of it."""
         present = {i: file.incident for i, file in files.items() if file.incident is not None}
@@ -149,9 +145,10 @@ class Composer:
             file, store = files[incident_id], set_up.get(incident.store_id)
             mode = mode_of(store, incident.scenario, self._new_stores)
             store = store or default_store(incident.store_id)
-            purpose = purposes.get(incident_id)
-            if purpose is not None and mode is not Mode.OFF:
-                briefs.append(Brief(incident, purpose, store, mode, unit.now, file.known))
+            if file.fresh and mode is not Mode.OFF:
+                purpose = after_incident(file.known, incident, ZoneInfo(store.time_zone)).purpose
+                if purpose is not None:
+                    briefs.append(Brief(incident, purpose, store, mode, unit.now, file.known))
             for request in file.requests:
                 briefs.append(Brief(incident, request.purpose, store, mode, unit.now, file.known, request=request))
         return await self._numbered(unit, briefs)
@@ -188,6 +185,8 @@ class Composer:
         if notice is None:
             return
         brief.known.offered = max(brief.known.offered, coupon_of(notice.options))
+        if brief.purpose in OFFERING and notice.told_date is not None:
+            brief.known.dates[notice.notice_id] = notice.told_date
         identifier = event_id(NoticeComposed.TYPE, notice.notice_id)
         unit.emit(to_message(event(notice, id=identifier, source=SOURCE, time=unit.now)))
 
@@ -200,10 +199,14 @@ def take(file: File, data: Any) -> None:
             known.revision, file.incident, file.fresh = data.revision, data, True
             file.free |= isinstance(data, IncidentResolved)
     elif isinstance(data, NoticeSent):
-        known.told |= data.purpose in OFFERING
+        if data.purpose in OFFERING:
+            known.told = True
+            count_on(known, data.at, data.told_date)
     elif isinstance(data, ChoiceMade):
-        known.chosen = known.chosen or data.code
-        file.free = True
+        # Once: the digits that it frees may mean something again in an update to who waits.
+        if known.chosen is None:
+            known.chosen, file.free = data.code, True
+        count_on(known, data.at, known.dates.get(data.notice_id))
     elif isinstance(data, CaseClosed):
         file.free = True
     elif isinstance(data, NoticeRequested) and data.request_id not in known.answered:

@@ -3,6 +3,7 @@
 Nothing here holds a phone in the clear: contacts are sealed before an incident is written.
 """
 
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
@@ -182,6 +183,8 @@ class OrderFacts(Part):
     contacts: Annotated[tuple[Contact, ...], Field(max_length=20)] = ()
     lines: Annotated[tuple[Line, ...], Field(max_length=MAX_LINES)]
     total: Money
+    refunded: Money = Decimal(0)
+    """What of the total went back already, price protection too."""
     currency: Currency
     paid_at: UtcTime
     ship_to: ShipTo | None = None

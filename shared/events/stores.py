@@ -116,7 +116,7 @@ class StoreConfigured(Setting, Explicit):
     modes: dict[Scenario, Mode] = Field(default_factory=dict)
     """A scenario that is not named is off."""
     live_from: UtcTime | None = None
-    """What occurred before this waits for a person."""
+    """What occurred before this waits for a person. The first days, with their cap, are counted from here."""
     test_recipients: Annotated[tuple[Lookup, ...], Field(max_length=100)] | None = None
     """Where set, nobody else is written to. Look-up values, never numbers in the clear."""
     countries: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$")], ...], Field(max_length=50)] = ("CN",)

@@ -59,6 +59,6 @@ def end_of_day(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def refund_of(facts: OrderFacts) -> Decimal | None:
-    """What a refund gives back: the order's total where all of it is hit. None where only some lines are: what they
-    cost after discounts, the order system knows and we do not."""
-    return None if facts.affected else facts.total
+    """What a refund gives back: what is left of the order's total, where all of it is hit. None where only some lines
+    are: what they cost after discounts, the order system knows and we do not."""
+    return None if facts.affected else max(facts.total - facts.refunded, Decimal(0))

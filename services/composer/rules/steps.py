@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
+from zoneinfo import ZoneInfo
 
+from services.composer.rules.remedies import end_of_day
 from shared.events.incidents import How, Incident, IncidentResolved
 from shared.events.notices import Option, PromiseKind, Purpose, RemedyKind
 
 HIGHEST: Final = 99
 """The highest digit that an option may have."""
+
+MOVED_LEAST: Final = timedelta(hours=12)
+"""By how much the date must move for somebody who has chosen to wait to be written to again."""
 
 GOOD: Final = frozenset(
     {How.SHIPPED, How.DELIVERED, How.PACKED, How.BACK_IN_TIME, How.PROMISE_MOVED, How.RESTOCKED, How.MOVING_AGAIN}
@@ -26,6 +32,10 @@ class Known:
     """Of the newest incident event; 0: it was only named by others so far."""
     told: bool = False
     chosen: RemedyKind | None = None
+    dates: dict[str, datetime] = field(default_factory=dict)
+    """The date that each offering notice names, by the notice's id."""
+    counts_on: tuple[datetime, datetime] | None = None
+    """When the customer last was told a date or chose with one in view, and that date."""
     offered: Decimal = Decimal(0)
     """The highest coupon that a notice has offered."""
     answered: list[str] = field(default_factory=list)
@@ -42,19 +52,38 @@ class Step:
     reason: str
 
 
-def after_incident(known: Known, incident: Incident) -> Step:
-    """What a new revision of an incident calls for."""
+def after_incident(known: Known, incident: Incident, zone: ZoneInfo) -> Step:
+    """What a new revision of an incident calls for; `zone` is the store's."""
     if isinstance(incident, IncidentResolved):
         if incident.how not in GOOD:
             return Step(None, f"it ended as {incident.how}, which the customer knows")
         if known.chosen is RemedyKind.REFUND:
             return Step(None, "the customer has chosen the refund: that is no good news")
         return Step(Purpose.GOOD_NEWS, f"it ended as {incident.how}")
+    if known.chosen is RemedyKind.WAIT:
+        return _while_waiting(known, incident, zone)
     if known.chosen is not None:
         return Step(None, f"the customer has chosen {known.chosen}")
     if known.told:
         return Step(Purpose.UPDATE, "it changed after the customer was told")
     return Step(Purpose.FIRST_CONTACT, "nobody was told yet")
+
+
+def _while_waiting(known: Known, incident: Incident, zone: ZoneInfo) -> Step:
+    """Who waits for a date hears of another one, and may choose anew."""
+    if known.counts_on is None or incident.new_date is None:
+        return Step(None, "the customer has chosen to wait, and no other date is known")
+    moved = abs(end_of_day(incident.new_date, zone) - known.counts_on[1])
+    hours = moved.total_seconds() / 3600
+    if moved < MOVED_LEAST:
+        return Step(None, f"the customer has chosen to wait, and the date moved by {hours:.1f} h")
+    return Step(Purpose.UPDATE, f"the date that the customer has chosen to wait for moved by {hours:.1f} h")
+
+
+def count_on(known: Known, at: datetime, date: datetime | None) -> None:
+    """The customer had this date in view then; the latest such moment holds."""
+    if date is not None and (known.counts_on is None or (at, date) > known.counts_on):
+        known.counts_on = (at, date)
 
 
 def coupon_of(options: Sequence[Option]) -> Decimal:

@@ -167,8 +167,9 @@ class _Writer:
         greeting = self.language.greeting if named["name"] else self.language.nameless
         claim = self.wording.claim(checks.cause_of(incident))
         request = brief.request
-        coupon = request.amount if request and request.amount is not None else self.worth.coupon
-        refund = request.amount if request else None
+        # A next step says what was chosen, and nothing but that; every other text what waiting is worth.
+        step = request if brief.purpose is Purpose.NEXT_STEP else None
+        coupon = step.amount if step else self.worth.coupon
         due = (request.due_at if request else None) or self._refund_due()
         return {
             **named,
@@ -179,10 +180,11 @@ class _Writer:
             "date": self._day(self.told),
             "promised_date": self._promised(),
             "total": self._money(remedies.refund_of(order)),
+            "rest": order.refunded > 0,
             "coupon": self._money(coupon or None),
-            "gift": request.gift if request else self.worth.gift,
+            "gift": step.gift if step else self.worth.gift,
             "chosen": str(self._chosen or ""),
-            "amount": self._money(refund),
+            "amount": self._money(step.amount if step else None),
             "due": self._day(self.told),
             "due_moment": self.words.moment(due, self.zone, self.tag),
             "hours": self._hours(PromiseKind.REFUND),

@@ -75,6 +75,7 @@ def facts_of(paid: OrderPaid, incident: Incident) -> OrderFacts:
         contacts=tuple(c for c in (r.contact for r in paid.customer.recipients) if c is not None),
         lines=paid.lines,
         total=paid.total,
+        refunded=min(incident.refunded, paid.total),
         currency=paid.currency,
         paid_at=paid.paid_at,
         ship_to=paid.ship_to,

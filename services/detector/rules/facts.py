@@ -134,6 +134,8 @@ class Incident:
     """It rests on nothing having come: where the feed is dead, that shows nothing."""
     held: bool = False
     """It was told with the hold `feed_stale`."""
+    refunded: Decimal = Decimal(0)
+    """What it was told to be back already."""
 
 
 @dataclass(slots=True)
@@ -148,6 +150,8 @@ class OrderState:
     delivered: Part | None = None
     cancelled: dict[str, Part] = field(default_factory=dict)
     refunds: dict[str, Refund] = field(default_factory=dict)
+    credits: dict[str, Decimal] = field(default_factory=dict)
+    """Money that went back and closes nothing, such as price protection."""
     parcels: dict[str, Parcel] = field(default_factory=dict)
     by_line: dict[str, LineFacts] = field(default_factory=dict)
     incident: Incident | None = None
@@ -200,7 +204,15 @@ def fold(state: OrderState, event: Event[Any]) -> bool:
         state.cancelled[_name(stamp)] = Part(stamp, data.lines)
     elif isinstance(data, OrderRefunded) and data.whole is not False:
         state.refunds[_name(stamp)] = Refund(stamp, data.whole is True, data.amount, data.lines)
+    elif isinstance(data, OrderRefunded) and data.amount:
+        state.credits[_name(stamp)] = data.amount
     return False
+
+
+def refunded(state: OrderState) -> Decimal:
+    """How much went back so far, as far as amounts were named."""
+    amounts = (refund.amount or Decimal(0) for refund in state.refunds.values())
+    return sum(amounts, sum(state.credits.values(), Decimal(0)))
 
 
 def parcel_of(scan: ParcelScanned, stamp: Stamp) -> Parcel:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from services.detector.rules.facts import Estimate, Incident, OrderState, said_at
+from services.detector.rules.facts import Estimate, Incident, OrderState, refunded, said_at
 from services.detector.rules.pending import Word, delivered, first_shipped, pending_lines, words
 from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
@@ -285,6 +285,7 @@ def _incident(state: OrderState, late: Lateness, known: Incident | None, now: da
         reason=late.reason,
         based_at=based_at,
         absent=estimate is None or estimate.ship_at <= late.promise,
+        refunded=refunded(state),
     )
 
 
@@ -297,9 +298,9 @@ def _contact_due(state: OrderState, promise: datetime, detected_at: datetime, po
 
 
 def _same(known: Incident, fresh: Incident) -> bool:
-    """Whether a reader would learn anything: dates, cause, breach, lines, hold; not evidence and wording."""
+    """Whether a reader would learn anything: dates, cause, breach, lines, hold, refunds; not evidence and wording."""
     return _news(known) == _news(fresh)
 
 
 def _news(i: Incident) -> tuple[object, ...]:
-    return (i.cause, i.old_date, i.new_date, i.date_source, i.breached, i.pending, i.held)
+    return (i.cause, i.old_date, i.new_date, i.date_source, i.breached, i.pending, i.held, i.refunded)

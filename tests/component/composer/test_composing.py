@@ -1,6 +1,6 @@
 """The composer on a real bus and a real database: which events become which notices."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -38,21 +38,25 @@ def opened(**changes: Any) -> Event[Any]:
     return ev(incident(**changes))
 
 
-def updated(revision: int = 2, **changes: Any) -> Event[Any]:
-    return ev(incident(IncidentUpdated, revision=revision, new_date=SHIP_AT + timedelta(days=1), **changes))
+def updated(revision: int = 2, ship_at: datetime = SHIP_AT + timedelta(days=1), **changes: Any) -> Event[Any]:
+    return ev(incident(IncidentUpdated, revision=revision, new_date=ship_at, **changes))
 
 
 def resolved(how: How = How.SHIPPED, revision: int = 3, **changes: Any) -> Event[Any]:
     return ev(incident(IncidentResolved, revision=revision, how=how, **changes))
 
 
-def sent(purpose: Purpose = Purpose.FIRST_CONTACT) -> Event[Any]:
-    return ev(NoticeSent(notice_id="N-1", purpose=purpose, **ABOUT))
+def sent(
+    purpose: Purpose = Purpose.FIRST_CONTACT, notice: NoticeComposed | None = None, minutes: float = 0
+) -> Event[Any]:
+    which = {"notice_id": notice.notice_id, "told_date": notice.told_date} if notice else {"notice_id": "N-1"}
+    about = {**ABOUT, "at": NOW + timedelta(minutes=minutes)}
+    return ev(NoticeSent(purpose=purpose, **which, **about), int(minutes))
 
 
-def chose(code: RemedyKind, incident_id: str = "I-1") -> Event[Any]:
-    about = {**ABOUT, "incident_id": incident_id}
-    return ev(ChoiceMade(case_id=incident_id, notice_id="N-1", number=2, code=code, currency="CNY", **about))
+def chose(code: RemedyKind, incident_id: str = "I-1", notice: NoticeComposed | None = None) -> Event[Any]:
+    about = {**ABOUT, "incident_id": incident_id, "notice_id": notice.notice_id if notice else "N-1"}
+    return ev(ChoiceMade(case_id=incident_id, number=2, code=code, currency="CNY", **about))
 
 
 def asks(purpose: Purpose, **changes: Any) -> Event[Any]:
@@ -137,10 +141,42 @@ async def test_an_end(composer: Composing, how: How, chosen: RemedyKind | None, 
 
 
 async def test_no_new_offer_after_a_choice(composer: Composing) -> None:
-    await composer.publish(opened(), sent())
-    await composer.publish(chose(RemedyKind.WAIT))
+    await composer.publish(opened())
+    [first] = await composer.notices()
+    await composer.publish(sent(notice=first))
+    await composer.publish(chose(RemedyKind.REFUND))
     await composer.publish(updated())
     assert purposes(await composer.notices()) == [Purpose.FIRST_CONTACT]
+
+
+async def test_who_waits_is_told_when_the_date_moves_again(composer: Composing) -> None:
+    await composer.publish(opened())
+    [first] = await composer.notices()
+    waits = chose(RemedyKind.WAIT, notice=first)
+    await composer.publish(waits)
+    await composer.publish(updated(2, ship_at=SHIP_AT + timedelta(hours=1)))
+    assert purposes(await composer.notices()) == [Purpose.FIRST_CONTACT]
+    await composer.publish(updated(3))
+    update = (await composer.notices())[-1]
+    assert update.purpose is Purpose.UPDATE
+    assert update.hold is None
+    assert update.money_reserved == 0
+    assert "12月17日" in str(update.texts.sms)
+    assert [option.number for option in update.options] == [1, 2]
+    await composer.publish(sent(Purpose.UPDATE, update, minutes=60), waits)
+    assert len(await composer.rows("SELECT 1 FROM composer.digits")) == 2
+    await composer.publish(updated(4, cause="supplier_late"))
+    assert len(await composer.notices()) == 2
+
+
+async def test_an_update_that_is_not_out_yet_is_written_anew(composer: Composing) -> None:
+    """The dispatcher drops the older one, and the customer still counts on the date before."""
+    await composer.publish(opened())
+    [first] = await composer.notices()
+    await composer.publish(chose(RemedyKind.WAIT, notice=first))
+    await composer.publish(updated(2))
+    await composer.publish(updated(3))
+    assert purposes(await composer.notices()) == [Purpose.FIRST_CONTACT, Purpose.UPDATE, Purpose.UPDATE]
 
 
 async def test_what_the_follow_up_asks_for(composer: Composing) -> None:

@@ -1,8 +1,11 @@
 """The composer's REST: what people set holds on return and is audited; previews; keys and what they may."""
 
+from datetime import timedelta
 from typing import Any
 
 from shared.access import key_hash
+from shared.clock import VirtualClock
+from shared.events.base import format_time
 from shared.events.deliveries import WavePaused
 from shared.events.envelope import decode, event
 from shared.events.incidents import Scenario
@@ -63,6 +66,22 @@ async def test_the_last_word_holds_on_a_clock_that_stands_still(composer: Compos
         put = await composer.http.put("/v1/stores/shop-1", json={"modes": {"shipping_delay": mode}})
         assert put.status_code == 200
         assert (await composer.http.get("/v1/stores/shop-1")).json()["modes"] == {"shipping_delay": mode}
+
+
+async def test_a_stores_first_days_begin_as_it_begins_to_send(composer: Composing) -> None:
+    async def put(mode: str, **more: Any) -> Any:
+        body = {"modes": {"shipping_delay": mode}, **more}
+        answer = await composer.http.put("/v1/stores/shop-1", json=body)
+        assert (await composer.http.get("/v1/stores/shop-1")).json() == answer.json()
+        return answer.json()["live_from"]
+
+    now = format_time(NOW)
+    assert [await put(mode) for mode in ("shadow", "approve", "ramp")] == [None, None, now]
+    assert isinstance(composer.parts.clock, VirtualClock)
+    composer.parts.clock.advance(timedelta(days=1))
+    assert [await put(mode) for mode in ("live", "approve", "live")] == [now, now, now]
+    assert await put("live", live_from="2026-12-01T00:00:00Z") == "2026-12-01T00:00:00Z"
+    assert await put("live", live_from=None) == "2026-12-01T00:00:00Z"
 
 
 async def test_test_phones_are_kept_as_lookups_only(composer: Composing) -> None:
@@ -246,7 +265,7 @@ async def test_templates_are_listed(composer: Composing) -> None:
         "scenario": "shipping_delay",
         "purpose": "first_contact",
         "language": "zh-CN",
-        "version": 1,
+        "version": 2,
         "channels": ["sms", "dm", "chat"],
     }
     assert found["satisfaction", "en"]["channels"] == ["dm", "chat"]

@@ -21,6 +21,8 @@ PRESS = Press(CATALOGUE, Renderer(CATALOGUE.languages))
 STORE = default_store("shop-1", name="小鱼家")
 
 SHIP_AT = datetime(2026, 12, 16, 4, 0, tzinfo=UTC)
+UNTIL = datetime(2026, 12, 16, 15, 59, 59, tzinfo=UTC)
+"""The end of that day in Shanghai: what is told as a day is kept until then."""
 
 
 def line(**changes: Any) -> Line:

@@ -1,9 +1,12 @@
 """Tiers, greetings, segments, digits, steps: tables."""
 
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import permutations
 from pathlib import Path
 from shutil import copytree
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -13,13 +16,15 @@ from services.composer import catalogue
 from services.composer.rules.people import product, short_product, spoken_name, tail
 from services.composer.rules.remedies import compensation, important
 from services.composer.rules.segments import segments
-from services.composer.rules.steps import Known, after_incident, first_digit
+from services.composer.rules.steps import Known, after_incident, count_on, first_digit
 from shared.errors import Halt
 from shared.events.incidents import How, IncidentResolved, IncidentUpdated, Scenario
 from shared.events.notices import Purpose, RemedyKind
 from shared.events.stores import Important
-from tests.unit.composer.facts import CATALOGUE, incident, line, order
+from tests.unit.composer.facts import CATALOGUE, NOW, UNTIL, incident, line, order
 
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+LONG_AGO = UNTIL - timedelta(days=2)
 POLICY = CATALOGUE.policies[Scenario.SHIPPING_DELAY]
 
 
@@ -177,12 +182,40 @@ def test_digits(used: list[dict[int, str]], first: int | None) -> None:
         (Known(), Purpose.FIRST_CONTACT),
         (Known(told=True), Purpose.UPDATE),
         (Known(told=True, chosen=RemedyKind.WAIT), None),
+        (Known(told=True, chosen=RemedyKind.REFUND, counts_on=(NOW, LONG_AGO)), None),
+        (Known(told=True, chosen=RemedyKind.WAIT, counts_on=(NOW, LONG_AGO)), Purpose.UPDATE),
     ],
 )
 def test_what_an_open_incident_calls_for(known: Known, purpose: Purpose | None) -> None:
-    step = after_incident(known, incident(IncidentUpdated, revision=2))
+    step = after_incident(known, incident(IncidentUpdated, revision=2), SHANGHAI)
     assert step.purpose is purpose
     assert step.reason
+
+
+@pytest.mark.parametrize(
+    ("new_date", "purpose"),
+    [
+        (UNTIL - timedelta(hours=20), None),  # the same day, told as a day
+        (UNTIL, None),
+        (UNTIL + timedelta(hours=1), Purpose.UPDATE),  # the next day
+        (UNTIL - timedelta(hours=25), Purpose.UPDATE),
+        (None, None),
+    ],
+)
+def test_who_waits_hears_of_another_date(new_date: datetime | None, purpose: Purpose | None) -> None:
+    known = Known(told=True, chosen=RemedyKind.WAIT, counts_on=(NOW, UNTIL))
+    step = after_incident(known, incident(IncidentUpdated, revision=2, new_date=new_date), SHANGHAI)
+    assert step.purpose is purpose
+    assert step.reason
+
+
+def test_a_customer_counts_on_the_date_that_was_told_last() -> None:
+    told = [(NOW, UNTIL), (NOW + timedelta(hours=5), UNTIL + timedelta(days=2)), (NOW + timedelta(hours=1), None)]
+    for order_of in permutations(told):
+        known = Known()
+        for at, date in order_of:
+            count_on(known, at, date)
+        assert known.counts_on == told[1]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +232,7 @@ def test_what_an_open_incident_calls_for(known: Known, purpose: Purpose | None) 
     ],
 )
 def test_what_an_end_calls_for(how: How, chosen: RemedyKind | None, purpose: Purpose | None) -> None:
-    step = after_incident(Known(chosen=chosen), incident(IncidentResolved, how=how))
+    step = after_incident(Known(chosen=chosen), incident(IncidentResolved, how=how), SHANGHAI)
     assert step.purpose is purpose
     assert step.reason
 

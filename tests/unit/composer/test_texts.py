@@ -17,13 +17,24 @@ from services.composer.rules.write import Press
 from shared.events.incidents import CAUSES, How, IncidentResolved, Scenario
 from shared.events.notices import OFFERING, NoticeComposed, PromiseKind, Purpose, RemedyKind
 from shared.events.stores import Mode, default_store
-from tests.unit.composer.facts import CATALOGUE, NOW, PRESS, SHIP_AT, STORE, incident, line, order, request, written
+from tests.unit.composer.facts import (
+    CATALOGUE,
+    NOW,
+    PRESS,
+    SHIP_AT,
+    STORE,
+    UNTIL,
+    incident,
+    line,
+    order,
+    request,
+    written,
+)
 
 LANGUAGES = sorted(language for scenario, language in CATALOGUE.wordings if scenario is Scenario.SHIPPING_DELAY)
 CAUSES_HERE = sorted(CAUSES[Scenario.SHIPPING_DELAY])
 DAY = {"zh-CN": "12月16日", "en": "16 December"}
-UNTIL = SHIP_AT.replace(hour=15, minute=59, second=59)
-"""The end of 16 December in Shanghai."""
+GIFT = {"zh-CN": "小礼物", "en": "gift"}
 
 
 def full(purpose: Purpose, language: str, **changes: Any) -> NoticeComposed:
@@ -142,6 +153,31 @@ def test_part_of_an_order_is_refunded_without_a_sum_that_we_do_not_know() -> Non
     assert "围巾" not in str(notice.texts.dm)
 
 
+@pytest.mark.parametrize(("language", "rest"), [("zh-CN", "剩余货款99.50元的退款"), ("en", "the remaining 99.50 yuan")])
+def test_a_refund_is_of_what_did_not_go_back_before(language: str, rest: str) -> None:
+    notice = written(of=incident(facts=order(refunded=Decimal("29.5"), language=language)))
+    assert notice.hold is None
+    refund = notice.options[1]
+    assert refund.amount == Decimal("99.5")
+    assert [promise.amount for promise in refund.promises] == [Decimal("99.5")]
+    assert rest in refund.promise
+    assert "129" not in str(notice.texts.dm)
+    assert notice.options[0].amount == 10  # by the order's total, whatever went back
+
+
+@pytest.mark.parametrize(("language", "again"), [("zh-CN", "送您"), ("en", "we give you")])
+def test_an_update_to_who_waits_promises_no_second_coupon(language: str, again: str) -> None:
+    facts = order(total=Decimal(999), language=language)
+    known = Known(told=True, chosen=RemedyKind.WAIT, offered=Decimal(20))
+    notice = written(Purpose.UPDATE, incident(facts=facts), known=known)
+    assert notice.hold is None
+    to_others = written(Purpose.UPDATE, incident(facts=facts))
+    assert notice.segments <= to_others.segments
+    assert again in str(to_others.texts.dm)
+    assert again not in str(notice.texts.dm)
+    assert notice.options[0].amount == 20
+
+
 def test_an_assumed_promise_is_never_quoted() -> None:
     assert "12月14日" in str(written().texts.dm)
     assert "12月14日" not in str(written(of=incident(promise_assumed=True)).texts)
@@ -189,6 +225,30 @@ def test_the_next_step_of_waiting() -> None:
     assert "小礼物" in str(notice.texts.dm)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_reminder_offers_what_was_offered_before(language: str) -> None:
+    """Whatever its request carries: that describes a choice, which a reminder has none of."""
+    facts = order(total=Decimal(999), language=language)
+    first = written(of=incident(facts=facts))
+    for asked in (request(Purpose.REMINDER), request(Purpose.REMINDER, amount=Decimal(3), gift=False)):
+        reminder = written(Purpose.REMINDER, incident(facts=facts), request=asked)
+        assert [o.promise for o in reminder.options] == [o.promise for o in first.options]
+        assert [p.text for o in reminder.options for p in o.promises] == [
+            p.text for o in first.options for p in o.promises
+        ]
+        for text in said(reminder):
+            assert GIFT[language] in text
+            assert "20" in text
+
+
+def test_a_next_step_promises_nothing_that_was_not_chosen() -> None:
+    facts = order(total=Decimal(999))
+    asked = request(Purpose.NEXT_STEP, code=RemedyKind.WAIT, due_at=UNTIL)
+    for text in said(written(Purpose.NEXT_STEP, incident(facts=facts), request=asked)):
+        assert "礼物" not in text
+        assert "券" not in text
+
+
 @pytest.mark.parametrize(
     ("how", "word"),
     [
@@ -196,12 +256,14 @@ def test_the_next_step_of_waiting() -> None:
         (How.DELIVERED, "已经送达"),
         (How.PACKED, "打包好"),
         (How.BACK_IN_TIME, "按约定的时间发出"),
+        (How.PROMISE_MOVED, "按和您重新约好的时间发出"),
     ],
 )
 def test_good_news_says_how_it_ended(how: How, word: str) -> None:
     notice = written(Purpose.GOOD_NEWS, incident(IncidentResolved, how=how))
     assert notice.hold is None
     assert word in str(notice.texts.dm)
+    assert ("好消息" in str(notice.texts.sms)) is (how is not How.PROMISE_MOVED)
     waits = written(Purpose.GOOD_NEWS, incident(IncidentResolved, how=how), known=Known(chosen=RemedyKind.WAIT))
     assert "答应您的补偿照旧" in str(waits.texts.dm)
 

@@ -1,10 +1,12 @@
 """The rule by tables: what opens, what does not, what it says, when to look again."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from services.detector.rules.announce import announce
 from services.detector.rules.facts import Incident, OrderState, fold
 from services.detector.rules.shipping_delay import Outcome, Policy, settle
 from shared.events.envelope import Event
@@ -106,6 +108,31 @@ class TestOpens:
     )
     def test_in_spite_of_a_refund_that_is_none_or_partial(self, refund: Event[Any]) -> None:
         assert opened(play(ORDER.paid(promise=48, lines=2), refund, at=36)[1]).pending == ("L1", "L2")
+
+    @pytest.mark.parametrize(
+        ("refunds", "back"),
+        [
+            ((), "0"),
+            ((ORDER.refunded(3, amount="20.00"),), "20.00"),
+            ((ORDER.refunded(3, amount="20.00"), ORDER.refunded(3, amount="20.00")), "20.00"),
+            ((ORDER.refunded(3, amount="20.00"), ORDER.refunded(4, amount="5", reason="price_protection")), "25.00"),
+            ((ORDER.refunded(3, reason="price_protection"),), "0"),
+            ((ORDER.refunded(3, amount="9999", reason="price_protection"),), "258.00"),
+        ],
+    )
+    def test_saying_what_went_back_already(self, refunds: tuple[Event[Any], ...], back: str) -> None:
+        paid = ORDER.paid(promise=48, lines=2)
+        outcome = play(paid, *refunds, at=36)[1]
+        assert announce(outcome, paid.data, after(36)).data.facts.refunded == Decimal(back)
+
+    def test_and_says_so_again_as_more_goes_back(self) -> None:
+        state, _ = play(ORDER.paid(promise=48), at=36)
+        fold(state, ORDER.refunded(37, amount="20.00"))
+        outcome = step(state, 38)
+        assert outcome.emit == "updated"
+        assert outcome.incident is not None
+        assert outcome.incident.refunded == 20
+        assert step(state, 39).emit is None
 
     def test_the_rest_of_an_order_of_which_a_line_was_paid_back(self) -> None:
         events = (ORDER.paid(promise=48, lines=2), ORDER.refunded(3, amount="129.00", lines=("L1",)))
