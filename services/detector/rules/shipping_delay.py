@@ -67,8 +67,7 @@ class Lateness:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`late` is None where all is well, over, or not certain. `over` then says how an open incident would end; None
     leaves it open. `reason` is in words. `look_at` is when time alone could change the verdict; None where it
     cannot."""
@@ -213,11 +212,10 @@ def _ended(state: OrderState) -> How:
 
 
 def _day(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+    return f"{instant.isoformat(' ', 'minutes')[:16]} UTC"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What to emit (None: nothing), and when to look again. `incident` is what the state keeps."""
 
     emit: str | None
