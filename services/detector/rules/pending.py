@@ -26,7 +26,9 @@ def pending_lines(state: OrderState) -> tuple[str, ...]:
         return payment.lines
     gone: set[str] = set()
     for lines in (*_shipped(state), *(part.lines for part in state.cancelled.values())):
-        gone.update(payment.lines if lines is None else lines)
+        if lines is None:
+            return ()
+        gone.update(lines)
     for refund in state.refunds.values():
         gone.update(payment.lines if refund.whole else _paid_back(payment, refund))
     if state.refunds:

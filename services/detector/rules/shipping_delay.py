@@ -18,6 +18,7 @@ from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
 
 _UNSURE = "a deadline has passed by the clock, and what came before it may be unread"
+_CAUSES = {str(cause): cause for cause in CAUSES[Scenario.SHIPPING_DELAY]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ class Moment(NamedTuple):
         return self.now >= deadline and not self.passed(deadline)
 
 
-@dataclass(frozen=True, slots=True)
-class Lateness:
+class Lateness(NamedTuple):
     """An order is late: since when, why, by what evidence, and until when."""
 
     cause: Cause
@@ -78,6 +78,9 @@ class Verdict(NamedTuple):
     look_at: datetime | None
 
 
+_OVER = Verdict(None, None, "nothing is left to ship, and nothing is open", None)
+
+
 def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
     """The state of the promise at that moment. Pure: the same facts and moment give the same verdict."""
     payment = state.payment
@@ -85,6 +88,8 @@ def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
         return Verdict(None, None, "no payment is known yet", None)
     pending = pending_lines(state)
     if not pending:
+        if state.incident is None or not state.incident.open:
+            return _OVER
         how = _ended(state)
         return Verdict(None, how, f"nothing is left to ship: {how}", None)
     if state.promise is None and payment.kind is not OrderKind.STOCK:
@@ -127,8 +132,7 @@ def cause_of(estimate: Estimate | None) -> Cause:
     parcel has not been handed over."""
     if estimate is None or estimate.cause is None:
         return Cause.UNKNOWN
-    known = {str(cause): cause for cause in CAUSES[Scenario.SHIPPING_DELAY]}
-    return known.get(estimate.cause, Cause.UNKNOWN)
+    return _CAUSES.get(estimate.cause, Cause.UNKNOWN)
 
 
 class _Look(NamedTuple):
