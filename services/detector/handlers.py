@@ -74,8 +74,8 @@ class Feeds(Protocol):
 
 
 class Sealing(Protocol):
-    def sealed(self, paid: OrderPaid) -> OrderPaid:
-        """The order without readable addresses."""
+    def sealed_json(self, paid: OrderPaid) -> bytes:
+        """The order as it is kept: its body without readable addresses."""
         ...
 
 
@@ -95,16 +95,19 @@ class Detector:
         by_order: defaultdict[str, list[Event[Any]]] = defaultdict(list)
         named: dict[str, str] = {}
         loose: dict[str, Parcel] = {}
-        await stores.project(unit.connection, unit.schema, events)
+        others: list[Event[Any]] = []
         for event in events:
             data = event.data
             order_id = getattr(data, "order_id", None)
             if order_id is not None:
                 by_order[order_id].append(event)
-                if isinstance(data, OrderShipped):
+                if type(data) is OrderShipped:
                     named[data.tracking_no] = order_id
-            elif isinstance(data, ParcelScanned):
+            elif type(data) is ParcelScanned:
                 loose[data.tracking_no] = merge(loose.get(data.tracking_no), parcel_of(data, event.stamp))
+            else:
+                others.append(event)
+        await stores.project(unit.connection, unit.schema, others)
         arrived: Mapping[str, tuple[str, Parcel]] = {}
         if named or loose:
             with unit.measure("load"):
@@ -131,9 +134,7 @@ class Detector:
                     state = states[order_id] = OrderState()
                 for event in by_order.get(order_id, ()):
                     if fold(state, event):
-                        payments[order_id] = (
-                            self._sealing.sealed(event.data).model_dump_json(exclude_none=True).encode()
-                        )
+                        payments[order_id] = self._sealing.sealed_json(event.data)
             for tracking_no, (order_id, parcel) in arrived.items():
                 fold_parcel(states[order_id], tracking_no, parcel)
             newest = _newest(by_order, states)

@@ -13,28 +13,26 @@ class Storm:
     storm: a producer broke, and dead-lettering its whole day would hide that. The count starts anew with each owner."""
 
     def __init__(self) -> None:
-        self._window: deque[bool] = deque(maxlen=WINDOW)
-        self._refused = 0
+        self._count = 0
+        self._refusals: deque[int] = deque()
+        """Which of all records counted were refused, as far as they lie in the window."""
         self._row = 0
 
     def copy(self) -> "Storm":
         """The same count, to go on with on trial: what a rolled back batch counted must be forgotten with it."""
         twin = Storm()
-        twin._window, twin._refused, twin._row = self._window.copy(), self._refused, self._row
+        twin._count, twin._refusals, twin._row = self._count, self._refusals.copy(), self._row
         return twin
 
     def refused(self) -> bool:
         """One more was refused; True when that makes it a storm."""
-        self._push(True)
+        self._count += 1
         self._row += 1
-        return self._row >= MOST_IN_A_ROW or self._refused > MOST_IN_WINDOW
+        self._refusals.append(self._count)
+        while self._refusals[0] <= self._count - WINDOW:
+            self._refusals.popleft()
+        return self._row >= MOST_IN_A_ROW or len(self._refusals) > MOST_IN_WINDOW
 
     def accepted(self) -> None:
-        self._push(False)
+        self._count += 1
         self._row = 0
-
-    def _push(self, refused: bool) -> None:
-        if len(self._window) == WINDOW:
-            self._refused -= self._window[0]
-        self._window.append(refused)
-        self._refused += refused

@@ -175,34 +175,35 @@ def fold(state: OrderState, event: Event[Any]) -> bool:
     """Take one event into the order's facts. True where it is a payment that became the newest, whose whole text is to
     be kept. Events that no rule asks about change nothing."""
     data, stamp = event.data, event.stamp
-    if isinstance(data, OrderPaid):
+    kind = type(data)  # isinstance() of such a class is ten times as slow, and this is asked of each event
+    if kind is OrderPaid:
         return _fold_payment(state, data, stamp)
-    if isinstance(data, OrderPromiseChanged):
+    if kind is OrderPromiseChanged:
         state.promise = newest(state.promise, Promise(stamp, data.promise_ship_by))
-    elif isinstance(data, OrderShipEstimated):
+    elif kind is OrderShipEstimated:
         estimate = Estimate(stamp, event.time, data.ship_at, data.cause)
         if data.lines is None:
             state.estimate = newest(state.estimate, estimate)
         else:
             _fold_lines(state, data.lines, LineFacts(estimate=estimate))
-    elif isinstance(data, OrderPacked):
+    elif kind is OrderPacked:
         if data.lines is None:
             state.packed = newest(state.packed, Part(stamp, None))
         else:
             _fold_lines(state, data.lines, LineFacts(packed=stamp))
-    elif isinstance(data, OrderShipped):
+    elif kind is OrderShipped:
         shipment = Shipment(stamp, data.carrier, data.shipped_at, _joined(data.lines, ()))
         fold_parcel(state, data.tracking_no, Parcel(shipped=shipment))
-    elif isinstance(data, ParcelScanned):
+    elif kind is ParcelScanned:
         fold_parcel(state, data.tracking_no, parcel_of(data, stamp))
-    elif isinstance(data, OrderDelivered):
+    elif kind is OrderDelivered:
         if data.lines is None:
             state.delivered = newest(state.delivered, Part(stamp, None))
         else:
             _fold_lines(state, data.lines, LineFacts(delivered=True))
-    elif isinstance(data, OrderCancelled):
+    elif kind is OrderCancelled:
         state.cancelled[_name(stamp)] = Part(stamp, data.lines)
-    elif isinstance(data, OrderRefunded) and data.whole is not False:
+    elif kind is OrderRefunded and data.whole is not False:
         state.refunds[_name(stamp)] = Refund(stamp, data.whole is True, data.amount, data.lines)
     elif isinstance(data, OrderRefunded) and data.amount:
         state.credits[_name(stamp)] = data.amount

@@ -22,9 +22,13 @@ def pending_lines(state: OrderState) -> tuple[str, ...]:
     """The lines that still have to leave: neither shipped, cancelled nor refunded; in the order's own order."""
     payment = state.payment
     assert payment is not None
+    if not (state.parcels or state.cancelled or state.refunds or state.delivered or state.by_line):
+        return payment.lines
     gone: set[str] = set()
     for lines in (*_shipped(state), *(part.lines for part in state.cancelled.values())):
-        gone.update(payment.lines if lines is None else lines)
+        if lines is None:
+            return ()
+        gone.update(lines)
     for refund in state.refunds.values():
         gone.update(payment.lines if refund.whole else _paid_back(payment, refund))
     if state.refunds:
@@ -44,7 +48,7 @@ def words(state: OrderState, pending: Iterable[str]) -> Collection[Word]:
 
 def first_shipped(state: OrderState) -> bool:
     """Whether anything of the order has left."""
-    return any(True for _ in _shipped(state))
+    return next(iter(_shipped(state)), False) is not False
 
 
 def delivered(state: OrderState) -> bool:

@@ -18,6 +18,7 @@ from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
 
 _UNSURE = "a deadline has passed by the clock, and what came before it may be unread"
+_CAUSES = {str(cause): cause for cause in CAUSES[Scenario.SHIPPING_DELAY]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ class Moment(NamedTuple):
         return self.now >= deadline and not self.passed(deadline)
 
 
-@dataclass(frozen=True, slots=True)
-class Lateness:
+class Lateness(NamedTuple):
     """An order is late: since when, why, by what evidence, and until when."""
 
     cause: Cause
@@ -67,8 +67,7 @@ class Lateness:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`late` is None where all is well, over, or not certain. `over` then says how an open incident would end; None
     leaves it open. `reason` is in words. `look_at` is when time alone could change the verdict; None where it
     cannot."""
@@ -79,6 +78,9 @@ class Verdict:
     look_at: datetime | None
 
 
+_OVER = Verdict(None, None, "nothing is left to ship, and nothing is open", None)
+
+
 def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
     """The state of the promise at that moment. Pure: the same facts and moment give the same verdict."""
     payment = state.payment
@@ -86,6 +88,8 @@ def judge(state: OrderState, moment: Moment, policy: Policy) -> Verdict:
         return Verdict(None, None, "no payment is known yet", None)
     pending = pending_lines(state)
     if not pending:
+        if state.incident is None or not state.incident.open:
+            return _OVER
         how = _ended(state)
         return Verdict(None, how, f"nothing is left to ship: {how}", None)
     if state.promise is None and payment.kind is not OrderKind.STOCK:
@@ -128,8 +132,7 @@ def cause_of(estimate: Estimate | None) -> Cause:
     parcel has not been handed over."""
     if estimate is None or estimate.cause is None:
         return Cause.UNKNOWN
-    known = {str(cause): cause for cause in CAUSES[Scenario.SHIPPING_DELAY]}
-    return known.get(estimate.cause, Cause.UNKNOWN)
+    return _CAUSES.get(estimate.cause, Cause.UNKNOWN)
 
 
 class _Look(NamedTuple):
@@ -213,11 +216,10 @@ def _ended(state: OrderState) -> How:
 
 
 def _day(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+    return f"{instant.isoformat(' ', 'minutes')[:16]} UTC"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What to emit (None: nothing), and when to look again. `incident` is what the state keeps."""
 
     emit: str | None
