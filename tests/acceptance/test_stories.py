@@ -49,7 +49,8 @@ def test_who_waits_gets_the_coupon_and_hears_when_it_left(shop: Shop) -> None:
     assert (asked["kind"], asked["amount"]) == ("wait", "10")
     assert shop.went_out("T2") == ["first_contact", "next_step"]
     shop.completed("T2")
-    shop.advance(40)
+    shop.advance(24)
+    shop.until(hour=11)
     shop.shipped("T2")
     shop.advance()
     assert shop.went_out("T2") == ["first_contact", "next_step", "good_news"]
@@ -75,7 +76,7 @@ def test_shipped_before_anyone_was_told(shop: Shop) -> None:
 
 def test_shipped_after_it_was_told_is_good_news(shop: Shop) -> None:
     shop.late("T4")
-    shop.advance(20)
+    shop.advance(4)
     shop.shipped("T4")
     shop.advance()
     assert shop.went_out("T4") == ["first_contact", "good_news"]
