@@ -202,10 +202,14 @@ class BatchRunner:
         try:
             await self._transaction(events, refused, next_offset, careful=False)
         except Raced as race:
-            if race.prepare is not None:
-                async with self._shell.database.transaction() as connection:
-                    await race.prepare(connection)
+            await self._prepare(race)
             await self._transaction(events, refused, next_offset, careful=True)
+
+    async def _prepare(self, race: Raced) -> None:
+        """Commit what the careful batch locks, by itself: holding it while waiting for other rows could deadlock."""
+        if race.prepare is not None:
+            async with self._shell.database.transaction() as connection:
+                await race.prepare(connection)
 
     async def _transaction(
         self, events: Sequence[tuple[Record, Event[Any]]], refused: Sequence[Refused], next_offset: int, careful: bool

@@ -4,11 +4,12 @@ import ast
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.faults.fleet import a_fleet
 from tests.faults.invariants import applied_to_the_end, as_the_oracle_says, letters_of, offsets_only_rose
 from tests.faults.lives import LATER, READ_AT, a_story
-from tests.faults.traps import POINTS, READS, WRITES
+from tests.faults.traps import POINTS, READS, STUBS, WRITES
 from tests.support.kafka import KafkaServer
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -36,7 +37,7 @@ def test_no_commit_point_is_missing_from_the_list() -> None:
     for path in (*(SHARED / "worker").glob("*.py"), SHARED / "store/outbox.py"):
         for name, sites in calls_in(path, *found).items():
             found[name] |= sites
-    assert found["transaction"] == {*WRITES, *READS}
+    assert found["transaction"] == {*WRITES, *READS, STUBS}
     assert found["session"] == {"Relay._hold_session"}
     assert found["send"] == {"Relay._send_round"}
     assert found["commit"] == {"Worker._commit"}
@@ -46,6 +47,26 @@ def test_no_commit_point_is_missing_from_the_list() -> None:
         "Relay._send_round",
         "Worker._commit",
     }
+
+
+async def test_empty_rows_that_a_crash_left_behind_change_nothing(
+    kafka: KafkaServer, database: str, unique: str
+) -> None:
+    """A crash after `STUBS`, before the batch that they were for."""
+    story = a_story(unique, orders=40)
+    async with a_fleet(f"kafka://{kafka.bootstrap}", database, unique) as fleet:
+        async with fleet.database.transaction() as connection:
+            for order_id in {e.data.order_id for e in story.orders}:
+                await connection.execute(
+                    text("INSERT INTO detector.orders (order_id, state) VALUES (:id, '{}')"), {"id": order_id}
+                )
+        await fleet.publish(story.messages(fleet.spec.topics))
+        member = await fleet.start()
+        for instant in (READ_AT, LATER):
+            await fleet.clock(instant)
+            await fleet.finished()
+        assert await member.end() == 0
+        assert await as_the_oracle_says(fleet.bus, fleet.database, story.events, READ_AT, LATER)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -43,6 +43,10 @@ READS: Final = (
 )
 """Who opens a transaction and only looks: a crash there is the same as one right before."""
 
+STUBS: Final = "BatchRunner._prepare"
+"""Commits empty rows after a race, which nobody can bring about to order: what a crash there leaves behind is laid out
+by a test instead."""
+
 LETTERS: Final = "BatchRunner._transaction with dead letters"
 
 POINTS: Final = (
