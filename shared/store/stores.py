@@ -88,12 +88,6 @@ async def stops(connection: AsyncConnection, schema: str) -> Sequence[Stop]:
     return [Stop(s.store_id, s.scenario, s.channel, s.reason) for s in found if s.stopped]
 
 
-async def waves(connection: AsyncConnection, schema: str) -> Mapping[str, WaveReleased]:
-    """What people decided about waves, by wave."""
-    found: Sequence[WaveReleased] = await _bodies(connection, schema, WaveReleased.TYPE, None)
-    return {wave.wave_id: wave for wave in found}
-
-
 async def api_key(connection: AsyncConnection, schema: str, sha256: str) -> KeySet | None:
     """The key with this hash, unless it was revoked."""
     row = await connection.scalar(

@@ -6,9 +6,8 @@ the chat message go together, for an SMS alone reads like fraud.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from services.dispatcher.channels.port import Features, ReplyRoute
 from services.dispatcher.rules.address import Address
@@ -18,7 +17,7 @@ from shared.events.deliveries import Channel as Kind
 from shared.events.deliveries import Reason
 from shared.events.incidents import Scenario
 from shared.events.notices import OFFERING, NoticeComposed, Purpose
-from shared.events.stores import StoreConfigured
+from shared.events.stores import StoreConfigured, quiet_until
 
 TOGETHER: Final = ((Kind.SMS,), (Kind.DM, Kind.CHAT))
 OFFERS: Final[Mapping[Scenario, tuple[tuple[Kind, ...], ...]]] = dict.fromkeys(Scenario, TOGETHER)
@@ -139,21 +138,10 @@ def choose(
     return min(later, key=lambda one: (one.until is None, one.until or now))
 
 
-def quiet_until(store: StoreConfigured, purpose: Purpose, now: datetime) -> datetime | None:
-    """The end of the store's quiet hours where `now` is in them. A next step answers the customer's own message, at any
-    hour."""
-    quiet = store.quiet_hours
-    if quiet is None or quiet.start == quiet.end or purpose is Purpose.NEXT_STEP:
-        return None
-    zone = ZoneInfo(store.time_zone)
-    local = now.astimezone(zone)
-    over_midnight = quiet.end < quiet.start
-    time = local.time()
-    inside = (time >= quiet.start or time < quiet.end) if over_midnight else quiet.start <= time < quiet.end
-    if not inside:
-        return None
-    day = local.date() + timedelta(days=1) if over_midnight and time >= quiet.start else local.date()
-    return datetime.combine(day, quiet.end, zone).astimezone(now.tzinfo)
+def quiet_for(store: StoreConfigured, purpose: Purpose, now: datetime) -> datetime | None:
+    """The end of the store's quiet hours where `now` is in them and this purpose keeps them. A next step answers the
+    customer's own message, at any hour."""
+    return None if purpose is Purpose.NEXT_STEP else quiet_until(store, now)
 
 
 def all_wait(data: NoticeComposed, until: datetime | None) -> bool:

@@ -62,7 +62,7 @@ def _hold(notice: Notice, decision: Hold, now: datetime) -> Turn:
 
 def _send(look: Look, ways: Ways, lease: timedelta) -> Turn:
     notice, data, now = look.notice, look.notice.data, look.now
-    until = plan.quiet_until(look.store, data.purpose, now)
+    until = plan.quiet_for(look.store, data.purpose, now)
     together = plan.all_wait(data, until)
     turn, waits, gone = Turn(), [], []
     for index, kinds in enumerate(plan.steps_of(data, look.incident)):

@@ -133,7 +133,7 @@ def test_quiet_hours_over_midnight(local: str, until: str | None) -> None:
     shanghai = ZoneInfo("Asia/Shanghai")
     clock = time.fromisoformat(local)
     now = datetime(2026, 12, 12, clock.hour, clock.minute, tzinfo=shanghai).astimezone(UTC)
-    found = plan.quiet_until(default_store("s"), Purpose.FIRST_CONTACT, now)
+    found = plan.quiet_for(default_store("s"), Purpose.FIRST_CONTACT, now)
     if until is None:
         assert found is None
     else:
@@ -143,9 +143,9 @@ def test_quiet_hours_over_midnight(local: str, until: str | None) -> None:
 def test_quiet_hours_within_a_day_and_none() -> None:
     store = default_store("s", quiet_hours=QuietHours(start=time(12), end=time(14)), time_zone="UTC")
     noon = datetime(2026, 12, 12, 12, 30, tzinfo=UTC)
-    assert plan.quiet_until(store, Purpose.REMINDER, noon) == datetime(2026, 12, 12, 14, tzinfo=UTC)
-    assert plan.quiet_until(store, Purpose.NEXT_STEP, noon) is None
-    assert plan.quiet_until(default_store("s", quiet_hours=None), Purpose.REMINDER, noon) is None
+    assert plan.quiet_for(store, Purpose.REMINDER, noon) == datetime(2026, 12, 12, 14, tzinfo=UTC)
+    assert plan.quiet_for(store, Purpose.NEXT_STEP, noon) is None
+    assert plan.quiet_for(default_store("s", quiet_hours=None), Purpose.REMINDER, noon) is None
 
 
 def test_both_wait_together_where_the_limit_allows_or_nothing_is_urgent() -> None:
