@@ -33,7 +33,7 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     known = catalogue.load()
     press = Press(known, Renderer(known.languages))
     worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, batch_records=BATCH_RECORDS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, batch_records=BATCH_RECORDS, horizon=settings.horizon, ahead=settings.ahead),
         Composer(PostgresIncidents(), press, settings.stores_begin),
         bus=parts.bus,
         database=parts.database,

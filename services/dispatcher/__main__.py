@@ -90,7 +90,7 @@ def wired(parts: Parts, settings: Settings, doors: Doors, chosen: dict[str, Prov
         background.append(Receipts(database, inbox.receipts, sender.nudge))
         routes.include_router(sandbox_api.router(desk))
     worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
         Dispatcher(PostgresProjection(), SCHEMA),
         bus=parts.bus,
         database=database,

@@ -29,7 +29,7 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The follow-up, ready to run."""
     followup = FollowUp(PostgresCases(), settings.stores_begin)
     worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon),
+        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
         followup,
         bus=parts.bus,
         database=parts.database,
