@@ -22,13 +22,11 @@ class PostgresReading:
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Listed]:
-        given = {name: filters[name] for name in _FILTERS if filters.get(name) is not None}
-        where = ["true", *(f"n.{name} = :{name}" for name in given)]
-        values: dict[str, Any] = {**given, "limit": limit}
-        _narrow(where, values, stores, cursor, "n.came_at", "n.notice_id", "n.store_id")
+        only = {f"n.{name}": filters.get(name) for name in _FILTERS}
+        where, values = _narrowed(only, stores, cursor, limit, ("n.came_at", "n.notice_id", "n.store_id"))
         rows = await connection.execute(
             text(
-                f"SELECT {COLUMNS}, n.came_at FROM dispatcher.notices n WHERE {' AND '.join(where)}"
+                f"SELECT {COLUMNS}, n.came_at FROM dispatcher.notices n WHERE {where}"
                 " ORDER BY n.came_at DESC, n.notice_id DESC LIMIT :limit"
             ),
             values,
@@ -52,15 +50,12 @@ class PostgresReading:
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Mapping[str, Any]]:
-        where, values = ["true"], dict[str, Any](limit=limit)
-        if store_id is not None:
-            where.append("store_id = :store_id")
-            values["store_id"] = store_id
-        _narrow(where, values, stores, cursor, "at", "lookup", "store_id")
+        only = {"store_id": store_id}
+        where, values = _narrowed(only, stores, cursor, limit, ("at", "lookup", "store_id"))
         rows = await connection.execute(
             text(
                 "SELECT store_id, lookup, at, channel, by_whom FROM dispatcher.opt_outs"
-                f" WHERE {' AND '.join(where)} ORDER BY at DESC, lookup DESC LIMIT :limit"
+                f" WHERE {where} ORDER BY at DESC, lookup DESC LIMIT :limit"
             ),
             values,
         )
@@ -74,17 +69,14 @@ class PostgresReading:
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Mapping[str, Any]]:
-        where, values = ["true"], dict[str, Any](limit=limit)
-        if store_id is not None:
-            where.append("w.store_id = :store_id")
-            values["store_id"] = store_id
-        _narrow(where, values, stores, cursor, "w.started_at", "w.wave_id", "w.store_id")
+        only = {"w.store_id": store_id}
+        where, values = _narrowed(only, stores, cursor, limit, ("w.started_at", "w.wave_id", "w.store_id"))
         rows = await connection.execute(
             text(
                 "SELECT w.wave_id, w.store_id, w.scenario, w.words, w.started_at, w.released_at, w.sends,"
                 " CASE WHEN w.released_at IS NULL THEN (SELECT count(*) FROM dispatcher.notices n"
                 " WHERE n.is_open AND n.store_id = w.store_id AND n.scenario = w.scenario AND n.reason = 'wave')"
-                f" ELSE 0 END AS held FROM dispatcher.waves w WHERE {' AND '.join(where)}"
+                f" ELSE 0 END AS held FROM dispatcher.waves w WHERE {where}"
                 " ORDER BY w.started_at DESC, w.wave_id DESC LIMIT :limit"
             ),
             values,
@@ -106,21 +98,14 @@ class PostgresReading:
         cursor: Cursor | None,
         limit: int,
     ) -> Sequence[Mapping[str, Any]]:
-        where, values = ["true"], dict[str, Any](limit=limit)
-        for name, column, value in (
-            ("order", "n.order_id", only.get("order_id")),
-            ("message", "m.message_id", only.get("message_id")),
-        ):
-            if value is not None:
-                where.append(f"{column} = :{name}")
-                values[name] = value
-        _narrow(where, values, stores, cursor, "m.at", "m.message_id", "m.store_id")
+        wanted = {"n.order_id": only.get("order_id"), "m.message_id": only.get("message_id")}
+        where, values = _narrowed(wanted, stores, cursor, limit, ("m.at", "m.message_id", "m.store_id"))
         rows = await connection.execute(
             text(
                 "SELECT m.message_id, m.reference, m.store_id, m.provider, m.kind AS channel, m.recipient_end,"
                 " m.signature, m.body AS text, m.media, m.at, n.order_id, n.notice_id, n.purpose"
                 " FROM dispatcher.sandbox_messages m JOIN dispatcher.attempts a USING (reference)"
-                f" JOIN dispatcher.notices n USING (notice_id) WHERE {' AND '.join(where)}"
+                f" JOIN dispatcher.notices n USING (notice_id) WHERE {where}"
                 " ORDER BY m.at DESC, m.message_id DESC LIMIT :limit"
             ),
             values,
@@ -134,18 +119,25 @@ class PostgresReading:
         )
 
 
-def _narrow(
-    where: list[str],
-    values: dict[str, Any],
+def _narrowed(
+    only: Mapping[str, str | None],
     stores: Collection[str] | None,
     cursor: Cursor | None,
-    *columns: str,
-) -> None:
-    """Only stores that the caller sees, and what comes after the cursor; `columns` are time, id and store."""
+    limit: int,
+    columns: tuple[str, str, str],
+) -> tuple[str, dict[str, Any]]:
+    """The condition of a list and its values: `only` these values by column (None: any), only stores that the caller
+    sees, and what comes after the cursor; `columns` are time, id and store."""
     at, identity, store = columns
+    where, values = ["true"], dict[str, Any](limit=limit)
+    for number, (column, value) in enumerate(only.items()):
+        if value is not None:
+            where.append(f"{column} = :only_{number}")
+            values[f"only_{number}"] = value
     if stores is not None:
         where.append(f"{store} = ANY(CAST(:seen AS text[]))")
         values["seen"] = sorted(stores)
     if cursor is not None:
         where.append(f"({at}, {identity}) < (:at, :id)")
         values |= {"at": cursor.at, "id": cursor.id}
+    return " AND ".join(where), values
