@@ -10,7 +10,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -30,7 +31,7 @@ from shared.store.database import Database
 from shared.store.migrate import pending
 from shared.store.stores import StoredKeys
 from shared.telemetry import Metrics, configure_logging
-from shared.worker import Worker
+from shared.worker import Background, Handler, Worker, WorkerSettings
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,16 @@ class Built:
     router: APIRouter
 
 
-class Configured(Protocol):
+class Bounds(Protocol):
+    """Between which times an event may have happened, as an installation has it."""
+
+    @property
+    def horizon(self) -> timedelta: ...
+    @property
+    def ahead(self) -> timedelta: ...
+
+
+class Configured(Bounds, Protocol):
     """What a process needs to know before it has any parts; `shared.settings.Settings` is one."""
 
     @property
@@ -93,6 +103,26 @@ class Configured(Protocol):
 
 S = TypeVar("S", bound=Configured)
 Build = Callable[[Parts, S, Doors], Built]
+
+
+def worker_of(
+    parts: Parts,
+    settings: WorkerSettings,
+    bounds: Bounds,
+    handler: Handler,
+    background: Sequence[Background] = (),
+) -> Worker:
+    """A service's worker on these parts, with what the installation has set for all workers."""
+    return Worker(
+        replace(settings, horizon=bounds.horizon, ahead=bounds.ahead),
+        handler,
+        bus=parts.bus,
+        database=parts.database,
+        sealer=parts.sealer,
+        clock=parts.clock,
+        metrics=parts.metrics,
+        background=background,
+    )
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from shared import process
 from shared.events.topics import CASES, DELIVERIES, INCIDENTS, SETTINGS
 from shared.process import Built, Doors, Parts
 from shared.settings import Settings, load
-from shared.worker import Worker, WorkerSettings
+from shared.worker import WorkerSettings
 
 SCHEMA: Final = "composer"
 TOPICS: Final = (INCIDENTS, CASES, DELIVERIES, SETTINGS)
@@ -32,14 +32,11 @@ def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The composer, ready to run. Raises `Halt` where the catalogue is not whole."""
     known = catalogue.load()
     press = Press(known, Renderer(known.languages))
-    worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, batch_records=BATCH_RECORDS, horizon=settings.horizon, ahead=settings.ahead),
+    worker = process.worker_of(
+        parts,
+        WorkerSettings(SCHEMA, TOPICS, batch_records=BATCH_RECORDS),
+        settings,
         Composer(PostgresIncidents(), press, settings.stores_begin),
-        bus=parts.bus,
-        database=parts.database,
-        sealer=parts.sealer,
-        clock=parts.clock,
-        metrics=parts.metrics,
     )
     view = PostgresView(parts.database)
     return Built(worker, api.router(doors, parts, view, press, settings.stores_begin))

@@ -21,7 +21,7 @@ from shared import process
 from shared.events.topics import ORDERS, SETTINGS, TRACKING
 from shared.process import Built, Doors, Parts
 from shared.settings import Settings, load
-from shared.worker import Worker, WorkerSettings
+from shared.worker import WorkerSettings
 
 SCHEMA: Final = "detector"
 TOPICS: Final = (ORDERS, TRACKING, SETTINGS)
@@ -29,15 +29,8 @@ TOPICS: Final = (ORDERS, TRACKING, SETTINGS)
 
 def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The detector, ready to run."""
-    worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
-        Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), parts.sealer, policy(settings)),
-        bus=parts.bus,
-        database=parts.database,
-        sealer=parts.sealer,
-        clock=parts.clock,
-        metrics=parts.metrics,
-    )
+    detector = Detector(PostgresOrders(), PostgresListing(), PostgresFeeds(), parts.sealer, policy(settings))
+    worker = process.worker_of(parts, WorkerSettings(SCHEMA, TOPICS), settings, detector)
     return Built(worker, api.router(doors, parts.sealer, Incidents(parts.database)))
 
 

@@ -41,7 +41,7 @@ from shared.events.deliveries import Channel as Kind
 from shared.events.topics import CASES, INCIDENTS, NOTICES, ORDERS, REPLIES, SETTINGS
 from shared.process import Built, Doors, Parts
 from shared.settings import BridgeSettings, KannelSettings, Settings, load
-from shared.worker import Background, Worker, WorkerSettings
+from shared.worker import Background, WorkerSettings
 
 SCHEMA: Final = "dispatcher"
 TOPICS: Final = (NOTICES, INCIDENTS, ORDERS, REPLIES, CASES, SETTINGS)
@@ -89,16 +89,8 @@ def wired(parts: Parts, settings: Settings, doors: Doors, chosen: dict[str, Prov
     if SMS in chosen:
         background.append(Receipts(database, inbox.receipts, sender.nudge))
         routes.include_router(sandbox_api.router(desk))
-    worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
-        Dispatcher(PostgresProjection(), SCHEMA),
-        bus=parts.bus,
-        database=database,
-        sealer=parts.sealer,
-        clock=clock,
-        metrics=parts.metrics,
-        background=background,
-    )
+    handler = Dispatcher(PostgresProjection(), SCHEMA)
+    worker = process.worker_of(parts, WorkerSettings(SCHEMA, TOPICS), settings, handler, background)
     return Built(worker, routes)
 
 

@@ -19,7 +19,7 @@ from shared import process
 from shared.events.topics import DELIVERIES, INCIDENTS, NOTICES, ORDERS, REMEDIES, REPLIES, SETTINGS
 from shared.process import Built, Doors, Parts
 from shared.settings import Settings, load
-from shared.worker import Worker, WorkerSettings
+from shared.worker import WorkerSettings
 
 SCHEMA: Final = "followup"
 TOPICS: Final = (INCIDENTS, NOTICES, DELIVERIES, REPLIES, REMEDIES, ORDERS, SETTINGS)
@@ -28,16 +28,8 @@ TOPICS: Final = (INCIDENTS, NOTICES, DELIVERIES, REPLIES, REMEDIES, ORDERS, SETT
 def build(parts: Parts, settings: Settings, doors: Doors) -> Built:
     """The follow-up, ready to run."""
     followup = FollowUp(PostgresCases(), settings.stores_begin)
-    worker = Worker(
-        WorkerSettings(SCHEMA, TOPICS, horizon=settings.horizon, ahead=settings.ahead),
-        followup,
-        bus=parts.bus,
-        database=parts.database,
-        sealer=parts.sealer,
-        clock=parts.clock,
-        metrics=parts.metrics,
-        background=[Figures(parts.database, parts.clock, parts.metrics.of(SCHEMA))],
-    )
+    figures = Figures(parts.database, parts.clock, parts.metrics.of(SCHEMA))
+    worker = process.worker_of(parts, WorkerSettings(SCHEMA, TOPICS), settings, followup, [figures])
     return Built(worker, api.router(doors, parts, followup, Queries(), worker.nudge))
 
 
