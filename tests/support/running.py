@@ -45,13 +45,13 @@ class _FromTheBeginning:
 
 
 async def read_topic(bus: Bus, topic: str) -> list[Record]:
-    """Everything on a topic now, by a group of its own."""
+    """Everything on a topic now, by a group of its own; partition by partition."""
     consumer = bus.consumer(f"reader-{uuid4().hex}", [topic], _FromTheBeginning())
     await consumer.start()
     try:
         await eventually(_true_once(lambda: consumer.assignment), "no partitions were assigned")
         records: list[Record] = []
-        for partition, bounds in (await consumer.bounds(consumer.assignment)).items():
+        for partition, bounds in sorted((await consumer.bounds(consumer.assignment)).items()):
             at = bounds.first
             while at < bounds.end:
                 found = await consumer.fetch(partition, 1000, 1.0)

@@ -68,7 +68,8 @@ class Rig:
     async def emitted(self, kind: str, **fields: Any) -> list[Any]:
         """The data of the events of this type, in the order of their emission."""
         topic = REMEDIES if kind.startswith("remedy.") else CASES
-        found = [decode(record) for record in await read_topic(self.bus, topic)]
+        records = sorted(await read_topic(self.bus, topic), key=lambda record: record.timestamp)  # of all partitions
+        found = [decode(record) for record in records]
         data: list[Any] = [event.data for event in found if event.type == f"{kind}.v1"]
         return [d for d in data if all(getattr(d, name) == value for name, value in fields.items())]
 
