@@ -11,9 +11,9 @@ from typing import Final, Literal
 
 from services.composer.rules.catalogue import Wording
 from services.composer.rules.people import FORBIDDEN, has_link, has_mobile
-from services.composer.rules.segments import segments
 from shared.events.incidents import CAUSES, Cause, Incident
 from shared.events.notices import NoticeHold, Option, RemedyKind, Texts
+from shared.sms import segments
 
 LONGEST_SMS: Final = 500
 MOST_SEGMENTS: Final = 10

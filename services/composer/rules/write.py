@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from services.composer.rules import checks, people, remedies
 from services.composer.rules.catalogue import Catalogue, Language, Policy, Wording
-from services.composer.rules.segments import segments
 from services.composer.rules.steps import Known
 from shared.events.cases import NoticeRequested
 from shared.events.envelope import event_id
@@ -26,6 +25,7 @@ from shared.events.notices import (
     Texts,
 )
 from shared.events.stores import Mode, StoreConfigured
+from shared.sms import segments
 
 _GAP: Final = re.compile(r"\n{3,}")
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.dispatcher.channels import sms
 from services.dispatcher.channels.port import (
     Failed,
     Features,
@@ -24,6 +23,7 @@ from services.dispatcher.channels.port import (
     Unknown,
     unsendable,
 )
+from shared import sms
 from shared.errors import Reject
 from shared.events.contacts import RecipientKind
 from shared.events.deliveries import Channel as Kind
@@ -166,7 +166,7 @@ def refused(message: Message) -> Failed | None:
         return Failed("The address is no phone number.", permanent=True)
     if (problem := unsendable(message, LONGEST_PARTS * sms.GSM_PART)) is not None:
         return problem
-    if sms.parts(message.text) > LONGEST_PARTS:
+    if sms.segments(message.text, cuts_pairs=True) > LONGEST_PARTS:
         return Failed(f"The text takes more than {LONGEST_PARTS} parts.", permanent=True)
     return None
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from services.composer import catalogue
 from services.composer.rules.people import product, short_product, spoken_name, tail
 from services.composer.rules.remedies import compensation, important
-from services.composer.rules.segments import segments
 from services.composer.rules.steps import Known, after_incident, count_on, first_digit
 from shared.errors import Halt
 from shared.events.incidents import How, IncidentResolved, IncidentUpdated, Scenario
 from shared.events.notices import Purpose, RemedyKind
 from shared.events.stores import Important
+from shared.sms import segments
 from tests.unit.composer.facts import CATALOGUE, NOW, UNTIL, incident, line, order
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

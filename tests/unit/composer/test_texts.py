@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from services.composer.rules import checks
 from services.composer.rules.people import FORBIDDEN
-from services.composer.rules.segments import segments
 from services.composer.rules.steps import Known
 from services.composer.rules.write import Press
 from shared.events.incidents import CAUSES, How, IncidentResolved, Scenario
 from shared.events.notices import OFFERING, NoticeComposed, PromiseKind, Purpose, RemedyKind
 from shared.events.stores import Mode, default_store
+from shared.sms import segments
 from tests.unit.composer.facts import (
     CATALOGUE,
     NOW,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.dispatcher.channels import sms
+from shared import sms
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from services.dispatcher.channels import sms
     ],
 )
 def test_parts(text: str, parts: int) -> None:
-    assert sms.parts(text) == parts
+    assert sms.segments(text, cuts_pairs=True) == parts
 
 
 def test_alphabet() -> None:

@@ -1,4 +1,4 @@
-"""How a text becomes the parts of an SMS.
+"""How a text becomes the segments of an SMS.
 
 Source: 3GPP TS 23.038 (the GSM 7-bit default alphabet and its extension) and TS 23.040 (concatenation)."""
 
@@ -20,15 +20,16 @@ def is_gsm(text: str) -> bool:
     return BASIC.issuperset(set(text) - EXTENSION)
 
 
-def parts(text: str) -> int:
-    """How many parts the text takes; 0 for none."""
+def segments(text: str, *, cuts_pairs: bool = False) -> int:
+    """How many segments the text takes; 0 for none. `cuts_pairs`: by a gateway that cuts after so many units of 16
+    bits, in the middle of an emoji where it falls so; else a character of two units is never split."""
     if is_gsm(text):
-        return _parts([2 if sign in EXTENSION else 1 for sign in text], GSM_SINGLE, GSM_PART)
-    # A gateway cuts after so many units of 16 bits, in the middle of an emoji where it falls so.
-    return _parts([1] * (len(text.encode("utf-16-be", "surrogatepass")) // 2), UCS2_SINGLE, UCS2_PART)
+        return _count([2 if sign in EXTENSION else 1 for sign in text], GSM_SINGLE, GSM_PART)
+    widths = [2 if ord(sign) > 0xFFFF else 1 for sign in text]
+    return _count([1] * sum(widths) if cuts_pairs else widths, UCS2_SINGLE, UCS2_PART)
 
 
-def _parts(widths: list[int], single: int, part: int) -> int:
+def _count(widths: list[int], single: int, part: int) -> int:
     if sum(widths) <= single:
         return min(len(widths), 1)
     count, room = 1, part
