@@ -3,7 +3,7 @@
 import asyncio
 import getpass
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import uuid4
 
@@ -12,14 +12,13 @@ import typer
 from services.cli.context import AsJson, Data, attached_bus, clock_of, emit_json, err, out
 from shared.bus.port import Bus, Partition, Record
 from shared.errors import HeadsupError, Reject
-from shared.events.envelope import Stamp, decode, event, to_message
+from shared.events.envelope import Stamp, decode, event, instant, to_message
 from shared.events.stores import ANY, SendingStopped
 from shared.events.topics import SETTINGS
 from shared.settings import load
 
 SOURCE = "headsup/cli"
 CONFIRM_SECONDS: Final = 10.0
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Store = Annotated[str, typer.Option("--store", help="One store only.")]
 ForScenario = Annotated[str, typer.Option("--scenario", help="One scenario only, such as shipping_delay.")]
@@ -71,7 +70,7 @@ async def append(bus: Bus, wanted: SendingStopped, now: datetime) -> None:
             err().print("It is written; whether a newer word holds could not be looked up: see /v1/audit.")
             return
         if holds is not None and holds > said.stamp:
-            after = _EPOCH + timedelta(microseconds=holds.time_us + 1)
+            after = instant(holds.time_us + 1)
             await producer.send([to_message(event(wanted, id=str(uuid4()), source=SOURCE, time=after))])
     finally:
         await producer.stop()

@@ -7,7 +7,6 @@ What people set is appended to `headsup.settings.v1`; a call returns once the co
 import asyncio
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Protocol
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from services.composer import bodies
 from services.composer.rules.write import Press
 from shared.access import Caller, key_hash
 from shared.events.base import Id, Text
-from shared.events.envelope import event, to_message
+from shared.events.envelope import event, instant, to_message
 from shared.events.stores import ANY, KeySet, NewStores, Role, SendingStopped, Setting, StoreConfigured, WaveReleased
 from shared.http import bounded_body
 from shared.paging import Cursor, CursorText, Limit, Page, page, read_cursor
@@ -29,8 +28,6 @@ SOURCE: Final = "headsup/composer/rest"
 SHOWN_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.05
 MAX_BODY: Final = 256 * 1024
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class View(Protocol):
@@ -81,7 +78,7 @@ class _Settings:
         before = await self._view.set_at(setting.key)
         at = self._clock.now()
         if before is not None:
-            at = max(at, _EPOCH + timedelta(microseconds=before + 1))
+            at = max(at, instant(before + 1))
         said = event(setting, id=str(uuid4()), source=SOURCE, time=at)
         await self._producer.send([to_message(said)])
         for _ in range(int(SHOWN_SECONDS / LOOK_SECONDS)):

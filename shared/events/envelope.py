@@ -63,6 +63,11 @@ class Stamp(NamedTuple):
     source: str
     id: str
 
+    @property
+    def at(self) -> datetime:
+        """When it happened (aware, UTC)."""
+        return instant(self.time_us)
+
 
 class Received(Protocol):
     """What `decode` looks at of a record of the bus."""
@@ -90,6 +95,11 @@ class Event(Generic[D_co]):
     @property
     def stamp(self) -> Stamp:
         return Stamp((self.time - _EPOCH) // _MICROSECOND, self.source, self.id)
+
+
+def instant(time_us: int) -> datetime:
+    """Microseconds since the epoch as an aware time in UTC: what a stamp's `time_us` stands for."""
+    return _EPOCH + time_us * _MICROSECOND
 
 
 def event_id(*parts: str) -> str:

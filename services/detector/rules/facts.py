@@ -6,7 +6,7 @@ repetition of the same events end in the same facts, so no table of seen event i
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,8 +34,6 @@ MOVED = frozenset(
     }
 )
 """Scans that prove that the parcel has left the shop. An exception may come before the pick-up and proves nothing."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Payment(NamedTuple):
@@ -239,11 +237,6 @@ def merge(known: Parcel | None, said: Parcel) -> Parcel:
 
 def fold_parcel(state: OrderState, tracking_no: str, said: Parcel) -> None:
     state.parcels[tracking_no] = merge(state.parcels.get(tracking_no), said)
-
-
-def said_at(stamp: Stamp) -> datetime:
-    """When the event of this stamp happened."""
-    return _EPOCH + timedelta(microseconds=stamp.time_us)
 
 
 def _fold_lines(state: OrderState, lines: Iterable[str], said: LineFacts) -> None:

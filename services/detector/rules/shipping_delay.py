@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from services.detector.rules.facts import Estimate, Incident, OrderState, refunded, said_at
+from services.detector.rules.facts import Estimate, Incident, OrderState, refunded
 from services.detector.rules.pending import Word, delivered, first_shipped, pending_lines, words
 from shared.events.incidents import CAUSES, Cause, DateSource, How, Scenario
 from shared.events.orders import OrderKind
@@ -155,7 +155,7 @@ def _look(state: OrderState, word: Word, promise: datetime, moment: Moment, poli
         late_from = max(estimate.ship_at, warn_at)
     else:
         late_from = warn_at
-    if packed is not None and said_at(packed) <= max(late_from, _promised_at(state)):
+    if packed is not None and packed.at <= max(late_from, _promised_at(state)):
         return _packed(promise, moment)
     if estimate is not None and estimate.ship_at > promise:
         if moment.unsure(estimate.ship_at):
@@ -206,7 +206,7 @@ def _by_look_at(look: _Look) -> datetime:
 def _promised_at(state: OrderState) -> datetime:
     """When the promise was made: before that nothing could be late."""
     assert state.payment is not None
-    return said_at(state.promise.stamp) if state.promise is not None else state.payment.paid_at
+    return state.promise.stamp.at if state.promise is not None else state.payment.paid_at
 
 
 def _ended(state: OrderState) -> How:
