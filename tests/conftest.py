@@ -5,12 +5,15 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from shared.bus import connect
+from shared.bus.port import Bus
 from shared.telemetry import configure_logging
 from tests.support.kafka import KafkaServer, needed_tools
 from tests.support.postgres import PostgresServer
@@ -154,3 +157,25 @@ def own_kafka(workspace: Path, unique: str) -> Iterator[KafkaServer]:
     yield server
     server.kill()
     shutil.rmtree(server.data, ignore_errors=True)
+
+
+@pytest.fixture
+async def local_bus(database: str) -> AsyncIterator[Bus]:
+    """The local bus in the test's own database."""
+    engine = create_async_engine(database)
+    found = connect("local:", engine)
+    yield found
+    await found.close()
+    await engine.dispose()
+
+
+@pytest.fixture(params=["local", "kafka"])
+async def either_bus(request: pytest.FixtureRequest, local_bus: Bus) -> AsyncIterator[Bus]:
+    """Each kind of bus in turn."""
+    if request.param == "local":
+        yield local_bus
+        return
+    server: KafkaServer = request.getfixturevalue("kafka")
+    found = connect(f"kafka://{server.bootstrap}")
+    yield found
+    await found.close()

@@ -1,15 +1,13 @@
 """Who is to blame when a batch fails in the database: one input, the database, or nobody who could be set aside."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 
-from shared.bus import connect
 from shared.bus.port import Bus, Message
 from shared.clock import VirtualClock
 from shared.errors import Retry
@@ -50,15 +48,6 @@ class Stumbling(ADetector):
             raise Retry("away")
 
 
-@pytest.fixture
-async def bus(database: str) -> AsyncIterator[Bus]:
-    engine = create_async_engine(database)
-    found = connect("local:", engine)
-    yield found
-    await found.close()
-    await engine.dispose()
-
-
 async def letters(rig: Rig) -> Sequence[deadletters.DeadLetter]:
     async with rig.database.transaction() as connection:
         return await deadletters.listed(connection, "detector", limit=1000)
@@ -88,13 +77,13 @@ def retries(rig: Rig) -> float:
     ],
 )
 async def test_data_that_the_database_refuses_is_one_inputs_fault(
-    bus: Bus, database: str, unique: str, asking: Asking, reason: str
+    local_bus: Bus, database: str, unique: str, asking: Asking, reason: str
 ) -> None:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
+    await prepare_topics(local_bus, topic, partitions=1)
     names = [f"T{n}" for n in range(20)]
     names[7] = "broken"
-    async with at_work(bus, database, topic, clock=VirtualClock(NOW), handler=asking) as rig:
+    async with at_work(local_bus, database, topic, clock=VirtualClock(NOW), handler=asking) as rig:
         with capture_logs() as said:
             await rig.publish(Order(name).paid() for name in names)
             await rig.settled()
@@ -114,13 +103,13 @@ async def test_data_that_the_database_refuses_is_one_inputs_fault(
     ],
 )
 async def test_what_the_database_says_about_itself_is_nobodys_fault(
-    bus: Bus, database: str, unique: str, statement: str
+    local_bus: Bus, database: str, unique: str, statement: str
 ) -> None:
     """It is tried again, aloud, until somebody has mended it: never a dead letter."""
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
+    await prepare_topics(local_bus, topic, partitions=1)
     handler = Asking(statement)
-    async with at_work(bus, database, topic, clock=VirtualClock(NOW), handler=handler) as rig:
+    async with at_work(local_bus, database, topic, clock=VirtualClock(NOW), handler=handler) as rig:
         with capture_logs() as said:
             await rig.publish(Order(f"broken-{n}").paid() for n in range(5))
 
@@ -138,10 +127,10 @@ async def test_what_the_database_says_about_itself_is_nobodys_fault(
         assert (await letters(rig), await orders(rig)) == ([], 5)
 
 
-async def test_what_can_neither_be_applied_nor_kept_halts(bus: Bus, database: str, unique: str) -> None:
+async def test_what_can_neither_be_applied_nor_kept_halts(local_bus: Bus, database: str, unique: str) -> None:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
-    async with at_work(bus, database, topic, clock=VirtualClock(NOW)) as rig:
+    await prepare_topics(local_bus, topic, partitions=1)
+    async with at_work(local_bus, database, topic, clock=VirtualClock(NOW)) as rig:
         await do(rig, 'ALTER TABLE detector.dead_letters ADD CONSTRAINT no CHECK ("offset" <> 1)')
         await rig.publish([Order("before").paid()])
         await rig.send(Message(topic, b"x", b"nonsense"))
@@ -164,13 +153,15 @@ async def test_what_can_neither_be_applied_nor_kept_halts(bus: Bus, database: st
         assert await orders(rig) == 2
 
 
-async def test_a_batch_that_is_done_again_counts_once_towards_a_storm(bus: Bus, database: str, unique: str) -> None:
+async def test_a_batch_that_is_done_again_counts_once_towards_a_storm(
+    local_bus: Bus, database: str, unique: str
+) -> None:
     """Thirty bad records in a row are no storm, however often the database fails behind them."""
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
+    await prepare_topics(local_bus, topic, partitions=1)
     handler = Stumbling(3)
-    await _send(bus, topic, 30)
-    async with at_work(bus, database, topic, clock=VirtualClock(NOW), handler=handler) as rig:
+    await _send(local_bus, topic, 30)
+    async with at_work(local_bus, database, topic, clock=VirtualClock(NOW), handler=handler) as rig:
         await rig.settled()
         assert handler.times == 0
         assert len(await letters(rig)) == 30

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.bus import connect
 from shared.bus.port import Bus, Message
@@ -19,26 +18,11 @@ from tests.support.running import SEALER, Rig, at_work, prepare_topics, read_top
 from tests.support.stories import PHONE, START, Order, hours
 
 
-@pytest.fixture(params=["local", "kafka"])
-async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bus]:
-    if request.param == "kafka":
-        server: KafkaServer = request.getfixturevalue("kafka")
-        found = connect(f"kafka://{server.bootstrap}")
-        yield found
-        await found.close()
-        return
-    engine = create_async_engine(database)
-    found = connect("local:", engine)
-    yield found
-    await found.close()
-    await engine.dispose()
-
-
 @pytest.fixture
-async def rig(bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
+async def rig(either_bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
     topics = (f"orders-{unique}", f"tracking-{unique}")
-    await prepare_topics(bus, *topics)
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(6)), ahead=hours(48)) as rig:
+    await prepare_topics(either_bus, *topics)
+    async with at_work(either_bus, database, *topics, clock=VirtualClock(START + hours(6)), ahead=hours(48)) as rig:
         yield rig
 
 
@@ -99,16 +83,16 @@ def _others(count: int, unique: str) -> list[Event[Any]]:
     return [Order("none").scan(20 + n / 10, named=False, tracking_no=f"YT{n}-{unique}") for n in range(count)]
 
 
-async def test_catching_up_raises_no_false_alarm(bus: Bus, database: str, unique: str) -> None:
+async def test_catching_up_raises_no_false_alarm(either_bus: Bus, database: str, unique: str) -> None:
     """A topic with history, read long after: the orders left in time, and word of that is further behind than their
     payments, on the other topic. Only the one that never left is late, and is told once."""
     topics = (f"orders-{unique}", f"tracking-{unique}")
-    await prepare_topics(bus, *topics, partitions=1)
+    await prepare_topics(either_bus, *topics, partitions=1)
     orders = [Order(f"T{n}-{unique}") for n in range(4)]
     stays = Order(f"S-{unique}")
-    await _publish(bus, topics[0], *(o.paid(promise=48) for o in (*orders, stays)))
-    await _publish(bus, topics[1], *_others(40, unique), *(o.shipped(30) for o in orders))
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(100)), batch_records=1) as rig:
+    await _publish(either_bus, topics[0], *(o.paid(promise=48) for o in (*orders, stays)))
+    await _publish(either_bus, topics[1], *_others(40, unique), *(o.shipped(30) for o in orders))
+    async with at_work(either_bus, database, *topics, clock=VirtualClock(START + hours(100)), batch_records=1) as rig:
         await rig.settled()
         assert [await rig.incidents(o.order_id) for o in orders] == [[] for _ in orders]
         [opened] = await rig.incidents(stays.order_id)
@@ -116,18 +100,18 @@ async def test_catching_up_raises_no_false_alarm(bus: Bus, database: str, unique
         assert opened.data.breached
 
 
-async def test_an_outage_raises_no_false_alarm_and_ends_none(bus: Bus, database: str, unique: str) -> None:
+async def test_an_outage_raises_no_false_alarm_and_ends_none(either_bus: Bus, database: str, unique: str) -> None:
     """The detector was down for days. What happened meanwhile comes one record at a time, and the last word last."""
     topics = (f"orders-{unique}", f"tracking-{unique}")
-    await prepare_topics(bus, *topics, partitions=1)
+    await prepare_topics(either_bus, *topics, partitions=1)
     left, late = Order(f"L-{unique}"), Order(f"O-{unique}")
-    await _publish(bus, topics[0], left.paid(promise=100), late.paid(promise=48))
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(40))) as rig:
+    await _publish(either_bus, topics[0], left.paid(promise=100), late.paid(promise=48))
+    async with at_work(either_bus, database, *topics, clock=VirtualClock(START + hours(40))) as rig:
         await rig.settled()
         assert len(await rig.incidents(late.order_id)) == 1
-    await _publish(bus, topics[0], left.promise(60, ship_by=95), late.scan(61, ParcelStatus.INFO_RECEIVED))
-    await _publish(bus, topics[1], *_others(40, unique), left.shipped(90))
-    async with at_work(bus, database, *topics, clock=VirtualClock(START + hours(150)), batch_records=1) as rig:
+    await _publish(either_bus, topics[0], left.promise(60, ship_by=95), late.scan(61, ParcelStatus.INFO_RECEIVED))
+    await _publish(either_bus, topics[1], *_others(40, unique), left.shipped(90))
+    async with at_work(either_bus, database, *topics, clock=VirtualClock(START + hours(150)), batch_records=1) as rig:
         await rig.settled()
         assert await rig.incidents(left.order_id) == []
         told = await rig.incidents(late.order_id)

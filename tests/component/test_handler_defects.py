@@ -1,13 +1,11 @@
 """A handler that fails: the one input that brings it out is kept, its neighbours are applied, and a defect that strikes
 everything halts the partition instead of emptying the topic into the dead letters."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from shared.bus import connect
 from shared.bus.port import Bus
 from shared.clock import VirtualClock
 from shared.errors import AskPerson
@@ -31,15 +29,6 @@ class Faulty(ADetector):
         await super().apply(unit, events)
 
 
-@pytest.fixture
-async def bus(database: str) -> AsyncIterator[Bus]:
-    engine = create_async_engine(database)
-    found = connect("local:", engine)
-    yield found
-    await found.close()
-    await engine.dispose()
-
-
 async def letters(rig: Rig) -> Sequence[deadletters.DeadLetter]:
     async with rig.database.transaction() as connection:
         return await deadletters.listed(connection, "detector", limit=1000)
@@ -52,12 +41,14 @@ async def letters(rig: Rig) -> Sequence[deadletters.DeadLetter]:
         (AskPerson("only a person can tell"), "only a person can tell"),
     ],
 )
-async def test_one_culprit_among_many(bus: Bus, database: str, unique: str, error: Exception, reason: str) -> None:
+async def test_one_culprit_among_many(
+    local_bus: Bus, database: str, unique: str, error: Exception, reason: str
+) -> None:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
+    await prepare_topics(local_bus, topic, partitions=1)
     names = [f"T{n}" for n in range(40)]
     names[17] = "broken"
-    async with at_work(bus, database, topic, clock=VirtualClock(START + hours(6)), handler=Faulty(error)) as rig:
+    async with at_work(local_bus, database, topic, clock=VirtualClock(START + hours(6)), handler=Faulty(error)) as rig:
         await rig.publish(Order(name).paid() for name in names)
         await rig.settled()
         [letter] = await letters(rig)
@@ -67,11 +58,11 @@ async def test_one_culprit_among_many(bus: Bus, database: str, unique: str, erro
         assert count == 39
 
 
-async def test_a_defect_that_strikes_everything_halts(bus: Bus, database: str, unique: str) -> None:
+async def test_a_defect_that_strikes_everything_halts(local_bus: Bus, database: str, unique: str) -> None:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
+    await prepare_topics(local_bus, topic, partitions=1)
     faulty = Faulty(KeyError("x"))
-    async with at_work(bus, database, topic, clock=VirtualClock(START + hours(6)), handler=faulty) as rig:
+    async with at_work(local_bus, database, topic, clock=VirtualClock(START + hours(6)), handler=faulty) as rig:
         await rig.publish(Order(f"broken-{n}").paid() for n in range(200))
 
         async def halted() -> bool:

@@ -1,13 +1,11 @@
 """A timer that fails: the others fire, it is put off for longer each time, and it fires once the defect is mended."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from shared.bus import connect
 from shared.bus.port import Bus
 from shared.clock import VirtualClock
 from shared.store.timers import Due
@@ -34,15 +32,6 @@ class Faulty(ADetector):
             raise KeyError("a defect")
 
 
-@pytest.fixture
-async def bus(database: str) -> AsyncIterator[Bus]:
-    engine = create_async_engine(database)
-    found = connect("local:", engine)
-    yield found
-    await found.close()
-    await engine.dispose()
-
-
 async def put_off(rig: Rig) -> dict[str, datetime]:
     rows = await rig.rows("SELECT key, due_at FROM detector.timers WHERE key LIKE '%broken%'")
     return {row.key: row.due_at for row in rows}
@@ -66,14 +55,14 @@ def failed(rig: Rig) -> float:
 
 @pytest.mark.parametrize("in_database", [False, True])
 async def test_the_others_fire_and_the_culprit_is_put_off(
-    bus: Bus, database: str, unique: str, in_database: bool
+    local_bus: Bus, database: str, unique: str, in_database: bool
 ) -> None:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic)
+    await prepare_topics(local_bus, topic)
     names = [f"T{n:02}" for n in range(40)]
     names[0], names[17], names[18] = "T00-broken", "T17-broken", "T18-broken"
     clock, detector = VirtualClock(START + hours(6)), Faulty(in_database)
-    async with at_work(bus, database, topic, clock=clock, handler=detector, sweep_keys=16) as rig:
+    async with at_work(local_bus, database, topic, clock=clock, handler=detector, sweep_keys=16) as rig:
         await rig.publish(Order(name).paid(promise=48) for name in names)
         await rig.settled()
         clock.advance_to(DUE)
@@ -93,12 +82,12 @@ async def test_the_others_fire_and_the_culprit_is_put_off(
         assert failed(rig) == 24
 
 
-async def test_a_database_that_is_at_fault_itself_puts_nothing_off(bus: Bus, database: str, unique: str) -> None:
+async def test_a_database_that_is_at_fault_itself_puts_nothing_off(local_bus: Bus, database: str, unique: str) -> None:
     """Without its table nobody's timer could fire: that is tried again, and no order is blamed."""
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic)
+    await prepare_topics(local_bus, topic)
     clock = VirtualClock(START + hours(6))
-    async with at_work(bus, database, topic, clock=clock) as rig:
+    async with at_work(local_bus, database, topic, clock=clock) as rig:
         await rig.publish(Order(f"T{n}").paid(promise=48) for n in range(5))
         await rig.settled()
         await do(rig, "ALTER TABLE detector.outbox RENAME TO away")

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.bus import connect
 from shared.bus.port import Bus, Message, Partition
@@ -32,26 +31,11 @@ from tests.support.stories import PHONE, START, Order, hours
 STRUCTURED = (("content-type", b"application/cloudevents+json"),)
 
 
-@pytest.fixture(params=["local", "kafka"])
-async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bus]:
-    if request.param == "kafka":
-        server: KafkaServer = request.getfixturevalue("kafka")
-        found = connect(f"kafka://{server.bootstrap}")
-        yield found
-        await found.close()
-        return
-    engine = create_async_engine(database)
-    found = connect("local:", engine)
-    yield found
-    await found.close()
-    await engine.dispose()
-
-
 @pytest.fixture
-async def rig(bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
+async def rig(either_bus: Bus, database: str, unique: str) -> AsyncIterator[Rig]:
     topic = f"orders-{unique}"
-    await prepare_topics(bus, topic, partitions=1)
-    async with at_work(bus, database, topic, clock=VirtualClock(START + hours(6))) as rig:
+    await prepare_topics(either_bus, topic, partitions=1)
+    async with at_work(either_bus, database, topic, clock=VirtualClock(START + hours(6))) as rig:
         yield rig
 
 
